@@ -1,0 +1,56 @@
+# FedWard. `make` alone says what there is.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+VENV := .venv
+PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
+
+# The first interpreter that is new enough; 3.11 is the one that the pinned versions were tried with.
+PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13 python3.14; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
+
+.PHONY: help demo test lint bench docs clean packages
+
+help: ## Say what there is
+	@echo "FedWard: make TARGET"
+	@sed -nE 's/^([a-z]+):.*## (.*)/\1\t\2/p' Makefile | while IFS=$$'\t' read -r name text; do printf '  %-8s %s\n' "$$name" "$$text"; done
+
+demo: $(VENV)/.demo ## Train one model on four hospitals' data, on this machine, as an ordinary user
+	$(VENV)/bin/fedward demo
+
+test: packages $(VENV)/.dev ## Run every suite that this machine can run, and print one table
+	$(VENV)/bin/python tests/run_suites.py
+
+lint: $(VENV)/.dev ## Style, types, and which room may import which
+	$(VENV)/bin/python tests/run_suites.py lint
+
+docs: $(VENV)/.dev ## Build the documentation into docs/_build/html; a warning is an error
+	$(VENV)/bin/python tests/run_suites.py docs
+
+bench: $(VENV)/.dev ## Measure what a round costs beside a bare TCP loop
+	$(VENV)/bin/python -m tests.benchmarks
+
+clean: ## Remove what was built here; the virtual environment as well
+	rm -rf $(VENV) build dist docs/_build demo-run bench-results.json .pytest_cache .mypy_cache .ruff_cache \
+		.import_linter_cache .hypothesis fedward.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+packages:
+	@.ci/packages
+
+$(VENV)/bin/python:
+	@[ -n "$(PYTHON)" ] || { echo "FedWard needs Python 3.11 or newer: install it, or say make PYTHON=/path/to/python."; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "This Python cannot make a virtual environment (Debian: apt install python3-venv)."; exit 1; }
+
+# torch first and by itself: pinned, so that no machine without a GPU fetches gigabytes of CUDA libraries.
+$(VENV)/.torch: constraints.txt | $(VENV)/bin/python
+	$(PIP) install --quiet -c constraints.txt torch
+	@touch $@
+
+$(VENV)/.demo: pyproject.toml constraints.txt $(VENV)/.torch
+	$(PIP) install --quiet -c constraints.txt -e '.[demo]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt $(VENV)/.torch
+	$(PIP) install --quiet -c constraints.txt -e '.[dev]'
+	@touch $(VENV)/.demo $@

@@ -1,0 +1,1 @@
+"""FedWard: a federated-learning appliance for hospital consortia."""

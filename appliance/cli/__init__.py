@@ -1,0 +1,1 @@
+"""The ``fedward`` command: thin, one file for each group of commands."""

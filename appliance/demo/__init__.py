@@ -1,0 +1,1 @@
+"""The demo: four real hospitals, one model, the real parts."""

@@ -1,0 +1,1 @@
+"""A whole consortium as processes of one ordinary user on one machine."""

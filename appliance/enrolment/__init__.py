@@ -1,0 +1,1 @@
+"""Transport certificates, the membership register, and how a member joins."""

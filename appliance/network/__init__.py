@@ -1,0 +1,1 @@
+"""The network host: a post office for members, parameters and jobs, with an audit log of all three."""

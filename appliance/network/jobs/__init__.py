@@ -1,0 +1,1 @@
+"""The queue from which a federator takes experiments that researchers submitted."""

@@ -1,0 +1,1 @@
+"""The messages between a node's own processes, over Unix sockets."""

@@ -1,0 +1,1 @@
+"""The runner: the only place where foreign code runs and foreign files are parsed."""

@@ -1,0 +1,62 @@
+"""Training plans, their arguments, and the engine that runs them.
+
+PyTorch and scikit-learn are imported only when a name that needs them is asked for.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from appliance.training.arguments import TrainingArguments
+from appliance.training.data_manager import DataManager
+from appliance.training.errors import (
+    ArgumentInvalidError,
+    ParametersInvalidError,
+    PlanInvalidError,
+    TrainingFailedError,
+    TrainingStoppedError,
+)
+from appliance.training.metrics import Metric, evaluate
+from appliance.training.plan import TestOutcome, TrainingPlan, TrainingProgress, TrainOutcome
+from appliance.training.source import PlanSource, describe, load_plan, plan_line, plan_source
+from appliance.training.split import derive_seed, split_indices
+
+if TYPE_CHECKING:
+    from appliance.training.sklearn_plan import SklearnTrainingPlan
+    from appliance.training.torch_plan import TorchTrainingPlan
+
+__all__ = [
+    "ArgumentInvalidError",
+    "DataManager",
+    "Metric",
+    "ParametersInvalidError",
+    "PlanInvalidError",
+    "PlanSource",
+    "SklearnTrainingPlan",
+    "TestOutcome",
+    "TorchTrainingPlan",
+    "TrainOutcome",
+    "TrainingArguments",
+    "TrainingFailedError",
+    "TrainingPlan",
+    "TrainingProgress",
+    "TrainingStoppedError",
+    "derive_seed",
+    "describe",
+    "evaluate",
+    "load_plan",
+    "plan_line",
+    "plan_source",
+    "split_indices",
+]
+
+_HEAVY = {
+    "SklearnTrainingPlan": "appliance.training.sklearn_plan",
+    "TorchTrainingPlan": "appliance.training.torch_plan",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a framework's plan at its first use (PEP 562)."""
+    if name in _HEAVY:
+        return getattr(import_module(_HEAVY[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

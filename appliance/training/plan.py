@@ -1,0 +1,413 @@
+"""The training plan: the hooks that a researcher writes, and the engine that a node runs around them.
+
+One round at a node is ``build``, ``attach``, ``set_parameters``, then ``split``, ``test`` and ``train`` as asked. A
+plan may be built again for the next round; samples are kept while dataset and arguments stay the same.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from appliance.data import Dataset
+from appliance.protocol.errors import Code
+from appliance.training.arguments import TrainingArguments
+from appliance.training.data_manager import DataManager
+from appliance.training.determinism import reproducible
+from appliance.training.errors import (
+    ArgumentInvalidError,
+    ParametersInvalidError,
+    PlanInvalidError,
+    TrainingFailedError,
+    TrainingStoppedError,
+)
+from appliance.training.metrics import evaluate
+from appliance.training.split import Indices, split_indices
+
+Array = NDArray[Any]
+Arrays = dict[str, Array]
+
+_METRIC_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+
+
+@dataclass(frozen=True)
+class TrainingProgress:
+    """How far training is: what a node may send on as a Scalar."""
+
+    iteration: int
+    iterations: int
+    epoch: int
+    values: dict[str, float]
+    split: str = "train"
+
+
+@dataclass(frozen=True)
+class TrainOutcome:
+    """What a training did.
+
+    Attributes:
+        sample_count: Samples that could be trained on: all but the held-out ones.
+        iterations: Updates made.
+    """
+
+    sample_count: int
+    iterations: int
+
+
+@dataclass(frozen=True)
+class TestOutcome:
+    """What a test found.
+
+    Attributes:
+        samples: Held-out samples.
+        values: Finite numbers by metric; a metric that the samples do not determine is absent.
+    """
+
+    __test__: ClassVar[bool] = False  # not a test case, whatever its name says to pytest
+
+    samples: int
+    values: dict[str, float] = field(default_factory=dict)
+
+
+class Samples(Protocol):
+    """Samples in the form that a framework trains on."""
+
+    def take(self, indices: Indices) -> tuple[Any, Any]:
+        """Data and targets at these positions, as one batch."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    manager: DataManager
+    samples: Samples
+    train: Indices
+    test: Indices
+
+
+@dataclass(frozen=True)
+class _Batch:
+    iteration: int
+    iterations: int
+    epoch: int
+    indices: Indices
+
+
+Report = Callable[[TrainingProgress], None]
+StopQuery = Callable[[], bool]
+
+
+def _say_nothing(_: TrainingProgress) -> None:
+    """The report of whoever does not listen."""
+
+
+def _never() -> bool:
+    return False
+
+
+class TrainingPlan:
+    """What is common to all plans. Subclass ``TorchTrainingPlan`` or ``SklearnTrainingPlan``."""
+
+    required_hooks: ClassVar[tuple[str, ...]] = ("init_model", "training_data")
+
+    def __init__(self) -> None:
+        self._model: Any = None
+        self._optimizer: Any = None
+        self._model_args: dict[str, Any] = {}
+        self._arguments = TrainingArguments()
+        self._seed = 0
+        self._threads = 1
+        self._dataset: Dataset | None = None
+        self._loaded: _Loaded | None = None
+
+    # Hooks
+
+    def init_model(self, model_args: dict[str, Any]) -> Any:
+        """Build the model and return it."""
+        raise NotImplementedError
+
+    def init_optimizer(self, optimizer_args: dict[str, Any]) -> Any:
+        """Build the optimizer for ``self.model()`` and return it."""
+        raise NotImplementedError
+
+    def init_dependencies(self) -> list[str]:
+        """Import lines that the plan needs, for a plan that is written in a notebook."""
+        return []
+
+    def training_data(self) -> DataManager:
+        """Make samples from ``self.dataset``."""
+        raise NotImplementedError
+
+    def training_step(self, data: Any, target: Any) -> Any:
+        """Compute the loss of one batch and return it."""
+        raise NotImplementedError
+
+    def testing_step(self, data: Any, target: Any) -> Any:
+        """Return a number, or numbers by name, for held-out samples; without it ``test_metric`` is computed."""
+        raise NotImplementedError
+
+    # What hooks may ask for
+
+    def model(self) -> Any:
+        """What ``init_model`` returned."""
+        return self._model
+
+    def optimizer(self) -> Any:
+        """What ``init_optimizer`` returned."""
+        return self._optimizer
+
+    def model_args(self) -> dict[str, Any]:
+        """The model arguments."""
+        return dict(self._model_args)
+
+    def optimizer_args(self) -> dict[str, Any]:
+        """The optimizer arguments."""
+        return dict(self._arguments.optimizer_args)
+
+    def training_args(self) -> dict[str, Any]:
+        """All training arguments, defaults included."""
+        return self._arguments.model_dump(mode="json")
+
+    @property
+    def dataset(self) -> Dataset:
+        """The hospital's dataset, as its data loading plan presents it."""
+        if self._dataset is None:
+            raise TrainingFailedError("The plan asked for its dataset before one was attached.")
+        return self._dataset
+
+    # The engine
+
+    def build(
+        self,
+        model_args: Mapping[str, Any],
+        arguments: TrainingArguments,
+        *,
+        seed: int,
+        use_gpu: bool = False,
+        threads: int = 1,
+    ) -> None:
+        """Make the model anew, for one round.
+
+        Args:
+            model_args: For ``init_model``.
+            arguments: How to train.
+            seed: Decides the initial parameters and everything drawn in this round; the split does not depend on it.
+            use_gpu: Compute on the GPU, where there is one and the framework uses it.
+            threads: For the framework; bits are the same only for the same number.
+
+        Raises:
+            PlanInvalidError: ``init_model`` did not return a model that this kind of plan can train.
+            ArgumentInvalidError: An argument that this kind of plan, or its model, does not take.
+        """
+        if (dict(model_args), arguments) != (self._model_args, self._arguments):
+            self._loaded = None
+        self._model_args, self._arguments = dict(model_args), arguments
+        self._seed, self._threads = seed, threads
+        self._check_arguments(arguments)
+        self._optimizer = None
+        with self._reproducible():
+            self._model = self._adopt(self.init_model(self.model_args()), use_gpu=use_gpu)
+
+    def attach(self, dataset: Dataset) -> None:
+        """Give the plan its dataset."""
+        if dataset is not self._dataset:
+            self._loaded = None
+        self._dataset = dataset
+
+    def get_parameters(self) -> Arrays:
+        """Copies of the model's tensors by name: float32, or integers as they are."""
+        raise NotImplementedError
+
+    def set_parameters(self, parameters: Mapping[str, Array]) -> None:
+        """Give the model these tensors.
+
+        Raises:
+            ParametersInvalidError: They are not exactly the model's: other names or shapes.
+        """
+        raise NotImplementedError
+
+    def split(self) -> tuple[int, int]:
+        """How many samples are trained on, and how many are held out."""
+        loaded = self._load()
+        return len(loaded.train), len(loaded.test)
+
+    def train(self, report: Report = _say_nothing, should_stop: StopQuery = _never) -> TrainOutcome:
+        """Train as the arguments say, from the parameters that the model has.
+
+        Args:
+            report: Gets the loss at the first, every ``log_interval``-th and the last update.
+            should_stop: Asked before each update.
+
+        Raises:
+            TrainingStoppedError: ``should_stop`` said yes.
+            TrainingFailedError: No sample to train on, or a loss that cannot be used.
+        """
+        loaded = self._load()
+        if not len(loaded.train):
+            message = f"No sample is left to train on: all {len(loaded.test)} are held out."
+            raise TrainingFailedError(message, code=Code.TOO_FEW_SAMPLES)
+        iterations = 0
+        with self._reproducible():
+            self._start_training()
+            for batch in self._batches(loaded):
+                if should_stop():
+                    raise TrainingStoppedError(f"Training was stopped before update {batch.iteration}.")
+                is_logged = self._is_logged(batch)
+                loss = self._update(*loaded.samples.take(batch.indices), wants_loss=is_logged)
+                if is_logged:
+                    report(_progress(batch, loss))
+                iterations = batch.iteration
+        return TrainOutcome(len(loaded.train), iterations)
+
+    def test(self) -> TestOutcome | None:
+        """Test the parameters that the model has on the held-out samples; None when there are none.
+
+        Raises:
+            ArgumentInvalidError: Neither ``testing_step`` nor ``test_metric`` says what to measure.
+        """
+        loaded = self._load()
+        if not len(loaded.test):
+            return None
+        if self._has_testing_step():
+            return TestOutcome(len(loaded.test), self._test_by_step(loaded))
+        metric = self._arguments.test_metric
+        if metric is None:
+            raise ArgumentInvalidError("A test needs 'test_metric' among the training arguments, or a testing_step.")
+        target, output = self.predict_held_out()
+        value = evaluate(metric, target, output, self._arguments.test_metric_args)
+        return TestOutcome(len(loaded.test), {} if value is None else {str(metric): value})
+
+    def predict_held_out(self) -> tuple[Array, Array]:
+        """Targets and the model's raw outputs for the held-out samples. They stay where they are computed."""
+        loaded = self._load()
+        targets, outputs = [], []
+        with self._reproducible():
+            for indices in self._test_batches(loaded):
+                target, output = self._predict(*loaded.samples.take(indices))
+                targets.append(target)
+                outputs.append(output)
+        return np.concatenate(targets), np.concatenate(outputs)
+
+    # What the kinds of plan fill in
+
+    def _check_arguments(self, arguments: TrainingArguments) -> None:
+        """Refuse arguments that this kind of plan does not know."""
+
+    def _adopt(self, model: Any, *, use_gpu: bool) -> Any:
+        """Check and prepare what ``init_model`` returned."""
+        raise NotImplementedError
+
+    def _read_samples(self, manager: DataManager) -> Samples:
+        raise NotImplementedError
+
+    def _start_training(self) -> None:
+        """Prepare for the updates of one round."""
+
+    def _update(self, data: Any, target: Any, *, wants_loss: bool) -> float:
+        """Make one update; the loss may be anything where it is not wanted."""
+        raise NotImplementedError
+
+    def _predict(self, data: Any, target: Any) -> tuple[Array, Array]:
+        raise NotImplementedError
+
+    def _test_step(self, data: Any, target: Any) -> Any:
+        return self.testing_step(data, target)
+
+    # Inside
+
+    def _reproducible(self) -> Any:
+        return reproducible(self._seed, threads=self._threads)
+
+    def _load(self) -> _Loaded:
+        if self._loaded is None:
+            # Not by the round's seed: a child that keeps its samples must not differ from one that reads them anew.
+            with reproducible(self._arguments.split_seed, threads=self._threads):
+                manager = self.training_data()
+                if not isinstance(manager, DataManager):
+                    raise PlanInvalidError("training_data must return a DataManager.")
+                samples = self._read_samples(manager)
+            arguments = self._arguments
+            train, test = split_indices(
+                len(manager), arguments.test_ratio, arguments.split_seed, groups=self._groups(manager)
+            )
+            self._loaded = _Loaded(manager, samples, train, test)
+        return self._loaded
+
+    def _groups(self, manager: DataManager) -> Any:
+        if manager.groups is not None:
+            return manager.groups
+        is_row_by_row = self._dataset is not None and len(self._dataset) == len(manager)
+        return self._dataset.groups if self._dataset is not None and is_row_by_row else None
+
+    def _batches(self, loaded: _Loaded) -> Iterator[_Batch]:
+        arguments, manager = self._arguments, loaded.manager
+        count = len(loaded.train)
+        size = min(arguments.batch_size_or(manager.batch_size), count)
+        drops_last = arguments.loader_args.drop_last or manager.drop_last
+        per_epoch = count // size if drops_last else math.ceil(count / size)
+        per_epoch = min(per_epoch, arguments.batch_maxnum or per_epoch)
+        total = 1 if arguments.dry_run else arguments.num_updates or (arguments.epochs or 1) * per_epoch
+        shuffles = arguments.shuffle_or(manager.shuffle)
+        generator = np.random.default_rng(self._seed)
+        order = loaded.train
+        for iteration in range(total):
+            epoch, position = divmod(iteration, per_epoch)
+            if position == 0 and shuffles:
+                order = generator.permutation(loaded.train)
+            yield _Batch(iteration + 1, total, epoch + 1, order[position * size : (position + 1) * size])
+
+    def _is_logged(self, batch: _Batch) -> bool:
+        return batch.iteration in (1, batch.iterations) or batch.iteration % self._arguments.log_interval == 0
+
+    def _test_batches(self, loaded: _Loaded) -> list[Indices]:
+        size = self._arguments.test_batch_size or max(len(loaded.test), 1)
+        return [loaded.test[start : start + size] for start in range(0, len(loaded.test), size)]
+
+    def _has_testing_step(self) -> bool:
+        return type(self).testing_step is not TrainingPlan.testing_step
+
+    def _test_by_step(self, loaded: _Loaded) -> dict[str, float]:
+        """Means over the batches, by their sizes; a value that is missing or not finite in one batch is left out."""
+        sums: dict[str, float] = {}
+        batches = self._test_batches(loaded)
+        with self._reproducible():
+            for indices in batches:
+                for name, value in _numbers(self._test_step(*loaded.samples.take(indices))).items():
+                    sums[name] = sums.get(name, 0.0) + value * len(indices)
+        return {name: total / len(loaded.test) for name, total in sums.items() if math.isfinite(total)}
+
+
+def _progress(batch: _Batch, loss: float) -> TrainingProgress:
+    if not math.isfinite(loss):
+        message = f"The loss is not finite at update {batch.iteration} of {batch.iterations}."
+        raise TrainingFailedError(message, remedy="Lower the learning rate, or look for extreme values in the data.")
+    return TrainingProgress(batch.iteration, batch.iterations, batch.epoch, {"loss": loss})
+
+
+def _numbers(returned: Any) -> dict[str, float]:
+    """What a testing step returned, as numbers by name."""
+    by_name = returned if isinstance(returned, Mapping) else {"custom": returned}
+    try:
+        values = {str(name): float(value) for name, value in by_name.items()}
+    except (TypeError, ValueError):
+        raise TrainingFailedError("testing_step must return a number, or numbers by name.") from None
+    if not all(_METRIC_NAME.fullmatch(name) for name in values):
+        raise TrainingFailedError("testing_step named a value with other signs than letters, digits, '_', '.' and '-'.")
+    return values
+
+
+def require_like(parameters: Mapping[str, Array], expected: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise ParametersInvalidError unless names and shapes are exactly the expected ones."""
+    if missing := sorted(set(expected) - set(parameters)):
+        raise ParametersInvalidError(f"The parameters lack '{missing[0]}', and {len(missing) - 1} others.")
+    if extra := len(set(parameters) - set(expected)):
+        raise ParametersInvalidError(f"The parameters hold {extra} tensors that the model does not have.")
+    for name, shape in expected.items():
+        if parameters[name].shape != shape:
+            raise ParametersInvalidError(f"The tensor '{name}' is {parameters[name].shape}; the model's is {shape}.")

@@ -1,0 +1,179 @@
+"""Training plans for PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset as TorchDataset
+from torch.utils.data import default_collate
+
+from appliance.training.data_manager import DataManager
+from appliance.training.errors import ArgumentInvalidError, PlanInvalidError, TrainingFailedError
+from appliance.training.plan import Array, Arrays, Samples, TrainingPlan, require_like
+from appliance.training.split import Indices
+
+
+class TorchTrainingPlan(TrainingPlan):
+    """A plan whose model is a ``torch.nn.Module``.
+
+    Example:
+        A logistic regression::
+
+            class Logistic(TorchTrainingPlan):
+                def init_model(self, model_args):
+                    return torch.nn.Linear(model_args["features"], 1)
+
+                def init_optimizer(self, optimizer_args):
+                    return torch.optim.SGD(self.model().parameters(), lr=optimizer_args["lr"])
+
+                def init_dependencies(self):
+                    return ["import torch"]
+
+                def training_data(self):
+                    return DataManager(self.dataset.matrix(["age", "bmi"]), self.dataset.matrix(["label"]))
+
+                def training_step(self, data, target):
+                    return torch.nn.functional.binary_cross_entropy_with_logits(self.model()(data), target)
+    """
+
+    required_hooks: ClassVar[tuple[str, ...]] = ("init_model", "training_data", "training_step")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.device = torch.device("cpu")
+        self._received: list[torch.Tensor] = []
+
+    def init_optimizer(self, optimizer_args: dict[str, Any]) -> Any:
+        """Stochastic gradient descent, unless a plan says otherwise."""
+        try:
+            return torch.optim.SGD(self.model().parameters(), **optimizer_args)
+        except (TypeError, ValueError):
+            names = ", ".join(sorted(optimizer_args)) or "nothing"
+            raise ArgumentInvalidError(f"torch.optim.SGD does not take optimizer_args as given ({names}).") from None
+
+    def get_parameters(self) -> Arrays:
+        """Copies of the state's tensors by name; without ``share_persistent_buffers`` only of what is trained."""
+        return {name: _array(tensor) for name, tensor in self._shared().items()}
+
+    def set_parameters(self, parameters: Mapping[str, Array]) -> None:
+        """Give the model these tensors.
+
+        Raises:
+            ParametersInvalidError: They are not exactly the model's: other names or shapes.
+        """
+        shared = self._shared()
+        require_like(parameters, {name: tuple(tensor.shape) for name, tensor in shared.items()})
+        with torch.no_grad():
+            for name, tensor in shared.items():
+                tensor.copy_(torch.tensor(parameters[name]))
+
+    def _shared(self) -> dict[str, torch.Tensor]:
+        """The live tensors that travel."""
+        state = self.model().state_dict()
+        if not self._arguments.share_persistent_buffers:
+            trained = {name for name, _ in self.model().named_parameters()}
+            state = {name: value for name, value in state.items() if name in trained}
+        return {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
+
+    def _adopt(self, model: Any, *, use_gpu: bool) -> torch.nn.Module:
+        if not isinstance(model, torch.nn.Module):
+            raise PlanInvalidError("init_model must return a torch.nn.Module.")
+        self.device = torch.device("cuda" if use_gpu and torch.cuda.is_available() else "cpu")
+        return model.to(self.device)
+
+    def _read_samples(self, manager: DataManager) -> Samples:
+        if isinstance(manager.dataset, TorchDataset):
+            return _DatasetSamples(manager.dataset, self.device)
+        target = None if manager.target is None else _tensor(manager.target)
+        return _TensorSamples(_tensor(manager.dataset), target, self.device)
+
+    def _start_training(self) -> None:
+        self._optimizer = self.init_optimizer(self.optimizer_args())
+        if not hasattr(self._optimizer, "step") or not hasattr(self._optimizer, "zero_grad"):
+            raise PlanInvalidError("init_optimizer must return an optimizer with step() and zero_grad().")
+        self.model().train()
+        if self._arguments.fedprox_mu:
+            self._received = [tensor.detach().clone() for tensor in self.model().parameters()]
+
+    def _update(self, data: Any, target: Any, *, wants_loss: bool) -> float:
+        self._optimizer.zero_grad()
+        loss = self.training_step(data, target)
+        if not isinstance(loss, torch.Tensor) or loss.numel() != 1 or not loss.requires_grad:
+            raise TrainingFailedError("training_step must return the loss: one number, with its gradient.")
+        (loss + self._proximal_term() if self._arguments.fedprox_mu else loss).backward()  # type: ignore[no-untyped-call]
+        self._optimizer.step()
+        return float(loss.detach()) if wants_loss else 0.0
+
+    def _proximal_term(self) -> torch.Tensor:
+        """FedProx: ``mu/2 · |w - w_global|²`` (Li et al., Federated Optimization in Heterogeneous Networks, 2020)."""
+        pairs = zip(self.model().parameters(), self._received, strict=True)
+        distance = torch.stack([(now - received).square().sum() for now, received in pairs]).sum()
+        return 0.5 * (self._arguments.fedprox_mu or 0.0) * distance
+
+    def _predict(self, data: Any, target: Any) -> tuple[Array, Array]:
+        self.model().eval()
+        with torch.no_grad():
+            output = self.model()(data)
+        if not isinstance(output, torch.Tensor) or not isinstance(target, torch.Tensor):
+            raise TrainingFailedError("test_metric needs one tensor of outputs and targets; else write testing_step.")
+        return _array(target), _array(output)
+
+    def _test_step(self, data: Any, target: Any) -> Any:
+        self.model().eval()
+        with torch.no_grad():
+            return self.testing_step(data, target)
+
+
+class _TensorSamples:
+    """Samples that lie in memory as tensors."""
+
+    def __init__(self, data: torch.Tensor, target: torch.Tensor | None, device: torch.device) -> None:
+        self._data = data.to(device)
+        self._target = None if target is None else target.to(device)
+
+    def take(self, indices: Indices) -> tuple[Any, Any]:
+        chosen = torch.from_numpy(indices).to(self._data.device)
+        return self._data[chosen], None if self._target is None else self._target[chosen]
+
+
+class _DatasetSamples:
+    """Samples that a map-style dataset reads one by one."""
+
+    def __init__(self, dataset: TorchDataset[Any], device: torch.device) -> None:
+        self._dataset = dataset
+        self._device = device
+
+    def take(self, indices: Indices) -> tuple[Any, Any]:
+        batch = default_collate([self._dataset[int(index)] for index in indices])
+        if not isinstance(batch, tuple | list) or len(batch) != 2:
+            raise PlanInvalidError("A dataset given to DataManager must yield pairs (data, target).")
+        return _moved(batch[0], self._device), _moved(batch[1], self._device)
+
+
+def _moved(batch: Any, device: torch.device) -> Any:
+    if isinstance(batch, torch.Tensor):
+        return batch.to(device)
+    if isinstance(batch, Mapping):
+        return {name: _moved(part, device) for name, part in batch.items()}
+    if isinstance(batch, tuple | list):
+        return [_moved(part, device) for part in batch]
+    return batch
+
+
+def _tensor(values: Any) -> torch.Tensor:
+    """Any array as a tensor; float64 becomes float32, which is what models compute in."""
+    if isinstance(values, torch.Tensor):
+        return values
+    array = np.asarray(values)
+    if array.dtype.kind not in "fiub":
+        raise PlanInvalidError("DataManager was given something other than numbers.")
+    return torch.tensor(array.astype(np.float32) if array.dtype.kind == "f" else array)
+
+
+def _array(tensor: torch.Tensor) -> Array:
+    """A copy as a numpy array; every float becomes float32."""
+    tensor = tensor.detach().to("cpu", torch.float32 if tensor.is_floating_point() else tensor.dtype, copy=True)
+    return np.array(tensor.numpy())

@@ -1,0 +1,196 @@
+"""Training plans and what the hospital's staff decided about them.
+
+A plan is its exact text; its SHA-256 is its name. An approval covers that text and the ranges of its arguments,
+may end by itself, and can be taken back at any moment.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from appliance.protocol.envelope import Clock
+from appliance.protocol.errors import Code, FedWardError
+from appliance.protocol.messages import ArgumentRange, PlanApproval, PlanState
+from appliance.warden.audit import AuditLog
+from appliance.warden.policy import Policy
+from appliance.warden.store import plans
+
+PENDING_AT_MOST = 50  # a researcher's plans that wait for review; a text may have half a megabyte
+
+
+class PlanNotApprovedError(FedWardError):
+    """The plan's text is not among those that this node's staff approved."""
+
+    code = Code.PLAN_NOT_APPROVED
+
+
+class PlanBook:
+    """All plans that this node knows."""
+
+    def __init__(self, policy: Policy, audit: AuditLog, clock: Clock = time.time) -> None:
+        self._policy = policy
+        self._audit = audit
+        self._clock = clock
+
+    def request(self, connection: sa.Connection, researcher: str, asked: PlanApproval) -> None:
+        """A researcher asks for review. A text that is already known keeps its standing.
+
+        Raises:
+            FedWardError: The stated hash is not the text's, or too many plans of theirs wait already.
+        """
+        sha256 = _sha256(asked.source)
+        if sha256 != asked.sha256:
+            raise FedWardError("The plan's text does not match its stated hash.", code=Code.PLAN_INVALID)
+        if self._find(connection, sha256) is None:
+            self._require_room(connection, researcher)
+            self._insert(
+                connection, asked.name, asked.description, asked.source, researcher, "researcher", asked.ranges
+            )
+        self._audit.write(connection, researcher, "plan.requested", sha256, name=asked.name)
+
+    def add(self, connection: sa.Connection, staff: str, name: str, description: str, source: str) -> str:
+        """The hospital brings a plan of its own; it is approved at once. Returns its SHA-256."""
+        sha256 = _sha256(source)
+        if self._find(connection, sha256) is None:
+            self._insert(connection, name, description, source, staff, "hospital", ())
+        self.approve(connection, staff, sha256, note="Brought by the hospital.", until=None, ranges=None)
+        return sha256
+
+    def approve(
+        self,
+        connection: sa.Connection,
+        staff: str,
+        sha256: str,
+        *,
+        note: str,
+        until: float | None,
+        ranges: Sequence[ArgumentRange] | None,
+    ) -> None:
+        """Permit the text to run.
+
+        Args:
+            until: When the approval ends by itself (seconds since the epoch), or None.
+            ranges: What values its arguments may take; None takes over what the researcher proposed.
+        """
+        plan = self.require(connection, sha256)
+        if until is not None and until <= self._clock():
+            raise FedWardError("The approval would end in the past.", code=Code.ARGUMENT_INVALID)
+        given = plan["asked_ranges"] if ranges is None else [r.model_dump(mode="json") for r in ranges]
+        self._decide(connection, staff, sha256, PlanState.APPROVED, note, until=until, ranges=given)
+
+    def reject(self, connection: sa.Connection, staff: str, sha256: str, *, note: str) -> None:
+        """Say no to the text."""
+        self._decide(connection, staff, sha256, PlanState.REJECTED, note)
+
+    def revoke(self, connection: sa.Connection, staff: str, sha256: str, *, note: str) -> None:
+        """Take an approval back; the caller ends what runs under it."""
+        if self.standing(connection, sha256)[0] is not PlanState.APPROVED:
+            raise FedWardError("Only an approved plan can be revoked.", code=Code.ARGUMENT_INVALID)
+        self._decide(connection, staff, sha256, PlanState.REVOKED, note)
+
+    def standing(self, connection: sa.Connection, sha256: str) -> tuple[PlanState, str, int | None]:
+        """Where the text stands now, the reviewer's note, and when an approval ends."""
+        plan = self._find(connection, sha256)
+        if plan is None:
+            return PlanState.UNKNOWN, "", None
+        state = PlanState(plan["state"])
+        if state is PlanState.APPROVED and plan["until"] is not None and plan["until"] <= self._clock():
+            state = PlanState.EXPIRED
+        if state is not PlanState.APPROVED and not self.is_required:
+            state = PlanState.NOT_REQUIRED if state is PlanState.PENDING else state
+        return state, plan["note"], None if plan["until"] is None else int(plan["until"])
+
+    @property
+    def is_required(self) -> bool:
+        """Whether only approved plans run here."""
+        return bool(self._policy.value("plan_approval") == "required")
+
+    def require_runnable(self, connection: sa.Connection, sha256: str) -> tuple[str, tuple[ArgumentRange, ...]]:
+        """The text of a plan that may run now, and the ranges of its arguments.
+
+        Raises:
+            PlanNotApprovedError: It may not.
+        """
+        state, note, _ = self.standing(connection, sha256)
+        if state is PlanState.UNKNOWN:
+            raise PlanNotApprovedError(f"The plan {sha256[:12]} is unknown here.", code=Code.PLAN_UNKNOWN)
+        if state not in (PlanState.APPROVED, PlanState.NOT_REQUIRED):
+            said = f" The reviewer wrote: {note}" if note else ""
+            raise PlanNotApprovedError(
+                f"The plan {sha256[:12]} is {state} here.{said}", rule=str(self._policy.rule("plan_approval"))
+            )
+        plan = self.require(connection, sha256)
+        return plan["source"], tuple(ArgumentRange.model_validate(r) for r in plan["ranges"])
+
+    def require(self, connection: sa.Connection, sha256: str) -> dict[str, Any]:
+        """The plan's row; raises FedWardError (PLAN_UNKNOWN)."""
+        plan = self._find(connection, sha256)
+        if plan is None:
+            raise FedWardError(f"No plan {sha256[:12]} is known here.", code=Code.PLAN_UNKNOWN)
+        return plan
+
+    def _require_room(self, connection: sa.Connection, researcher: str) -> None:
+        theirs = sa.and_(plans.c.requested_by == researcher, plans.c.state == PlanState.PENDING)
+        waiting = connection.scalar(sa.select(sa.func.count()).select_from(plans).where(theirs)) or 0
+        if waiting >= PENDING_AT_MOST:
+            raise FedWardError(
+                f"{waiting} plans of '{researcher}' wait for review here already.",
+                code=Code.POLICY_REFUSED,
+                rule=f"pending_plans = {PENDING_AT_MOST} (set by the release)",
+            )
+
+    def _find(self, connection: sa.Connection, sha256: str) -> dict[str, Any] | None:
+        row = connection.execute(sa.select(plans).where(plans.c.sha256 == sha256)).first()
+        return dict(row._mapping) if row else None  # noqa: SLF001 - SQLAlchemy's public name
+
+    def _insert(
+        self,
+        connection: sa.Connection,
+        name: str,
+        description: str,
+        source: str,
+        by: str,
+        origin: str,
+        ranges: Sequence[ArgumentRange],
+    ) -> None:
+        connection.execute(
+            plans.insert().values(
+                sha256=_sha256(source),
+                name=name,
+                description=description,
+                source=source,
+                origin=origin,
+                requested_by=by,
+                requested_at=self._clock(),
+                asked_ranges=[r.model_dump(mode="json") for r in ranges],
+                state=PlanState.PENDING,
+                note="",
+                ranges=[],
+            )
+        )
+
+    def _decide(
+        self,
+        connection: sa.Connection,
+        staff: str,
+        sha256: str,
+        state: PlanState,
+        note: str,
+        **columns: Any,
+    ) -> None:
+        self.require(connection, sha256)
+        connection.execute(
+            plans.update()
+            .where(plans.c.sha256 == sha256)
+            .values(state=state, reviewer=staff, note=note, decided_at=self._clock(), **columns)
+        )
+        self._audit.write(connection, f"staff:{staff}", f"plan.{state}", sha256, note=note, **columns)
+
+
+def _sha256(source: str) -> str:
+    return hashlib.sha256(source.encode()).hexdigest()

@@ -1,0 +1,249 @@
+"""The node's datasets and who may use them. Files are read by the runner; here are only their descriptions."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+
+from appliance.protocol.envelope import Clock
+from appliance.protocol.errors import Code, FedWardError
+from appliance.protocol.local.jobs import DatasetSource
+from appliance.protocol.messages import Column, DatasetInfo, Tag
+from appliance.warden.audit import AuditLog
+from appliance.warden.store import datasets, permissions, rows
+
+ACTIVE, SUSPENDED, CHANGED = "active", "suspended", "changed"
+
+
+class DatasetSpec(BaseModel):
+    """What a data manager says of a new dataset; one table of ``datasets.toml``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(min_length=1, max_length=128)
+    path: str = Field(min_length=1, max_length=4096)
+    kind: str = "tabular"
+    description: str = Field(default="", max_length=2000)
+    tags: tuple[Tag, ...] = Field(min_length=1, max_length=16)
+    loading_plan: dict[str, JsonValue] = {}
+    researchers: tuple[str, ...] = ()
+
+
+class DatasetUnknownError(FedWardError):
+    """No such dataset here, or none that the asker may know of: the two read alike."""
+
+    code = Code.DATASET_UNKNOWN
+
+
+class DatasetBook:
+    """All datasets of this node."""
+
+    def __init__(self, data_folder: Path, audit: AuditLog, clock: Clock = time.time) -> None:
+        self._data_folder = data_folder
+        self._audit = audit
+        self._clock = clock
+
+    def locate(self, path: str) -> Path:
+        """The real path of a file inside the data folder; links are followed before the check.
+
+        Raises:
+            FedWardError: DATASET_INVALID when it lies elsewhere or is not there.
+        """
+        real = (self._data_folder / path).resolve()
+        if not real.is_relative_to(self._data_folder):
+            raise self._elsewhere(f"{path} is outside the data folder {self._data_folder}.")
+        if not real.exists():
+            raise self._elsewhere(f"{path} is not in the data folder {self._data_folder}.")
+        return real
+
+    def add(self, connection: sa.Connection, staff: str, spec: DatasetSpec, report: dict[str, Any]) -> str:
+        """Register a dataset that the runner has checked; returns its id.
+
+        Args:
+            report: What the runner found: ``rows``, ``columns`` and ``fingerprint``.
+        """
+        if connection.scalar(sa.select(datasets.c.id).where(datasets.c.name == spec.name)) is not None:
+            raise FedWardError(f"There is a dataset named '{spec.name}' already.", code=Code.ARGUMENT_INVALID)
+        dataset_id = secrets.token_hex(8)
+        connection.execute(
+            datasets.insert().values(
+                id=dataset_id,
+                name=spec.name,
+                kind=spec.kind,
+                path=str(self.locate(spec.path)),
+                description=spec.description,
+                tags=sorted(set(spec.tags)),
+                loading_plan=spec.loading_plan,
+                columns=_columns(report),
+                rows=report["rows"],
+                fingerprint=report["fingerprint"],
+                state=ACTIVE,
+                added_by=staff,
+                added_at=self._clock(),
+            )
+        )
+        self._note(connection, staff, "dataset.added", dataset_id, name=spec.name, fingerprint=report["fingerprint"])
+        for researcher in spec.researchers:
+            self.permit(connection, staff, dataset_id, researcher, until=None)
+        return dataset_id
+
+    def accept_files(self, connection: sa.Connection, staff: str, dataset_id: str, report: dict[str, Any]) -> None:
+        """Take changed files as the dataset's new content; a suspended dataset stays suspended."""
+        values = {"rows": report["rows"], "columns": _columns(report), "fingerprint": report["fingerprint"]}
+        self._update(connection, dataset_id, **values)
+        self._from_to(connection, dataset_id, CHANGED, ACTIVE)
+        self._note(connection, staff, "dataset.accepted", dataset_id, fingerprint=report["fingerprint"])
+
+    def confirm_files(self, connection: sa.Connection, staff: str, dataset_id: str) -> None:
+        """The files are those registered, perhaps again: a dataset that was marked changed may be used."""
+        self._from_to(connection, dataset_id, CHANGED, ACTIVE)
+        self._note(connection, staff, "dataset.checked", dataset_id)
+
+    def set_state(self, connection: sa.Connection, staff: str, dataset_id: str, state: str) -> None:
+        """Suspend a dataset, or let it be used again."""
+        self._update(connection, dataset_id, state=state)
+        self._note(connection, staff, f"dataset.{state}", dataset_id)
+
+    def mark_changed(self, connection: sa.Connection, dataset_id: str) -> None:
+        """The runner found other files than those registered: no round runs on them until staff accept them."""
+        self._from_to(connection, dataset_id, ACTIVE, CHANGED)
+        self._audit.write(connection, "node", "dataset.changed", dataset_id)
+
+    def remove(self, connection: sa.Connection, staff: str, dataset_id: str) -> None:
+        """Forget a dataset and its permissions; the files stay."""
+        self.require(connection, dataset_id)
+        connection.execute(datasets.delete().where(datasets.c.id == dataset_id))
+        self._note(connection, staff, "dataset.removed", dataset_id)
+
+    def permit(
+        self, connection: sa.Connection, staff: str, dataset_id: str, researcher: str, *, until: float | None
+    ) -> None:
+        """Let a researcher see and use a dataset, until a date if one is given."""
+        self.require(connection, dataset_id)
+        if until is not None and until <= self._clock():
+            raise FedWardError("The permission would end in the past.", code=Code.ARGUMENT_INVALID)
+        self._drop_permission(connection, dataset_id, researcher)
+        connection.execute(
+            permissions.insert().values(
+                dataset_id=dataset_id,
+                researcher=researcher,
+                until=until,
+                granted_by=staff,
+                granted_at=self._clock(),
+            )
+        )
+        self._note(connection, staff, "permission.granted", dataset_id, researcher=researcher, until=until)
+
+    def forbid(self, connection: sa.Connection, staff: str, dataset_id: str, researcher: str) -> None:
+        """End a researcher's permission."""
+        self.require(connection, dataset_id)
+        self._drop_permission(connection, dataset_id, researcher)
+        self._note(connection, staff, "permission.ended", dataset_id, researcher=researcher)
+
+    def visible_to(self, connection: sa.Connection, researcher: str) -> list[DatasetInfo]:
+        """What a researcher sees: active datasets whose permissions name him."""
+        query = (
+            sa.select(datasets, permissions.c.until)
+            .join(permissions, permissions.c.dataset_id == datasets.c.id)
+            .where(permissions.c.researcher == researcher, datasets.c.state == ACTIVE)
+            .where(sa.or_(permissions.c.until.is_(None), permissions.c.until > self._clock()))
+            .order_by(datasets.c.name)
+        )
+        return [_info(row) for row in rows(connection, query)]
+
+    def require_usable(self, connection: sa.Connection, dataset_id: str, researcher: str) -> dict[str, Any]:
+        """The dataset's row, if the researcher may train on it now.
+
+        Raises:
+            DatasetUnknownError: Not there, or not permitted, which reads alike.
+            FedWardError: DATASET_SUSPENDED or DATASET_CHANGED.
+        """
+        row = self._find(connection, datasets.c.id == dataset_id)
+        query = sa.select(permissions).where(
+            permissions.c.dataset_id == dataset_id, permissions.c.researcher == researcher
+        )
+        permission = connection.execute(query).first()
+        if row is None or permission is None:
+            raise DatasetUnknownError(f"There is no dataset '{dataset_id}' that '{researcher}' may use.")
+        if permission.until is not None and permission.until <= self._clock():
+            raise FedWardError("The permission on this dataset has ended.", code=Code.PERMISSION_DENIED)
+        if row["state"] == SUSPENDED:
+            raise FedWardError("The dataset is suspended.", code=Code.DATASET_SUSPENDED)
+        if row["state"] == CHANGED:
+            raise FedWardError(
+                "The dataset's files have changed since they were registered.", code=Code.DATASET_CHANGED
+            )
+        return row
+
+    def require(self, connection: sa.Connection, dataset_id: str) -> dict[str, Any]:
+        """The dataset's row, by its id or, for staff, by its name; raises DatasetUnknownError."""
+        found = self._find(connection, datasets.c.id == dataset_id)
+        row = found or self._find(connection, datasets.c.name == dataset_id)
+        if row is None:
+            raise DatasetUnknownError(f"There is no dataset '{dataset_id}' here.")
+        return row
+
+    def _elsewhere(self, what: str) -> FedWardError:
+        remedy = f"Copy the file into {self._data_folder} and name it as it is called there."
+        return FedWardError(what, code=Code.DATASET_INVALID, remedy=remedy)
+
+    def _find(self, connection: sa.Connection, condition: sa.ColumnElement[bool]) -> dict[str, Any] | None:
+        found = rows(connection, sa.select(datasets).where(condition))
+        return found[0] if found else None
+
+    def _from_to(self, connection: sa.Connection, dataset_id: str, before: str, after: str) -> None:
+        is_so = sa.and_(datasets.c.id == dataset_id, datasets.c.state == before)
+        connection.execute(datasets.update().where(is_so).values(state=after))
+
+    def _update(self, connection: sa.Connection, dataset_id: str, **values: Any) -> None:
+        row = self.require(connection, dataset_id)
+        connection.execute(datasets.update().where(datasets.c.id == row["id"]).values(**values))
+
+    def _drop_permission(self, connection: sa.Connection, dataset_id: str, researcher: str) -> None:
+        connection.execute(
+            permissions.delete().where(permissions.c.dataset_id == dataset_id, permissions.c.researcher == researcher)
+        )
+
+    def _note(self, connection: sa.Connection, staff: str, event: str, dataset_id: str, **details: Any) -> None:
+        self._audit.write(connection, f"staff:{staff}", event, dataset_id, **details)
+
+
+def source_of(row: dict[str, Any]) -> DatasetSource:
+    """What the runner needs to know to open the dataset."""
+    return DatasetSource(
+        dataset_id=row["id"],
+        kind=row["kind"],
+        path=row["path"],
+        loading_plan=row["loading_plan"],
+        fingerprint=row["fingerprint"],
+    )
+
+
+def _columns(report: dict[str, Any]) -> list[dict[str, str]]:
+    """The columns as researchers are told of them: what no message can carry is found now, not at each search."""
+    try:
+        return [Column.model_validate(column).model_dump() for column in report["columns"]]
+    except ValidationError as error:
+        fault = error.errors()[0]
+        raise FedWardError(
+            f"The column {str(fault['input'])[:200]!r} cannot be presented: {fault['msg']}.", code=Code.DATASET_INVALID
+        ) from error
+
+
+def _info(row: dict[str, Any]) -> DatasetInfo:
+    return DatasetInfo(
+        dataset_id=row["id"],
+        name=row["name"],
+        kind=row["kind"],
+        description=row["description"],
+        tags=tuple(row["tags"]),
+        rows=row["rows"],
+        columns=tuple(Column(**column) for column in row["columns"]),
+        fingerprint=row["fingerprint"],
+        until=None if row["until"] is None else int(row["until"]),
+    )

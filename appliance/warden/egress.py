@@ -1,0 +1,192 @@
+"""The last gate: what an update must be before it may leave, and the record of every byte that left."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import threading
+import time
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import sqlalchemy as sa
+from sqlalchemy.dialects.sqlite import insert
+
+from appliance.protocol.envelope import Clock, Signed
+from appliance.protocol.errors import Code, FedWardError, TensorFileError
+from appliance.protocol.messages import SealedFile, Train, TrainReply
+from appliance.protocol.tensors import TensorFile, TensorSpec, require_finite
+from appliance.protocol.topics import parse_topic
+from appliance.warden.policy import Policy
+from appliance.warden.store import Store, egress, traffic
+
+# What appliance.training calls the values that it computes itself.
+ENGINE_NAMES = frozenset(
+    {
+        "loss", "custom", "ACCURACY", "F1_SCORE", "PRECISION", "RECALL", "AUC", "MSE", "MAE", "EXPLAINED_VARIANCE",
+    }
+)  # fmt: skip
+
+
+class UpdateRefusedError(FedWardError):
+    """What the runner returned may not leave this node."""
+
+    code = Code.UPDATE_REFUSED
+
+
+class EgressGuard:
+    """Checks an update against the parameters that it answers; trusts nothing that the runner says of it."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+
+    def check(self, path: Path, expected: dict[str, TensorSpec], size_bytes: int) -> float:
+        """Raise unless the update is exactly what the model's parameters lead to expect.
+
+        Args:
+            path: The tensor file that would leave; it must not change any more.
+            expected: Names, shapes and types of the global parameters.
+            size_bytes: Of the update's file.
+
+        Returns:
+            The L2 norm over all floating-point tensors.
+
+        Raises:
+            UpdateRefusedError: Names, shapes, types, size or values are not as they must be.
+        """
+        largest = self._policy.rule("maximum_update_bytes")
+        if size_bytes > min(largest.value, _plausible_bytes(expected)):
+            raise UpdateRefusedError(
+                f"The update has {size_bytes} bytes, more than its tensors need.", rule=str(largest)
+            )
+        bound = self._policy.rule("maximum_value")
+        try:
+            update = TensorFile(path)
+            update.require(expected)
+            require_finite(update, maximum=bound.value)
+        except TensorFileError as error:
+            raise UpdateRefusedError(error.message, rule=str(bound)) from error
+        return _norm(update)
+
+    def check_counts(self, request: Train, reply: TrainReply, rows: int) -> None:
+        """Raise unless counts and metrics are ones that this dataset can have produced."""
+        samples = reply.sample_count
+        if request.train:
+            if samples is None or samples > rows:
+                raise UpdateRefusedError("The sample count is larger than the dataset.")
+            self._policy.require_samples(samples)
+        if any(metrics.samples > rows for metrics in reply.metrics):
+            raise UpdateRefusedError("A metric counts more records than the dataset has.")
+
+
+def require_named(values: Mapping[str, float], plan: str) -> None:
+    """Raise unless every value's name is our engine's or stands in the plan's approved text.
+
+    A name that is made up while the plan runs could be a patient's.
+
+    Raises:
+        UpdateRefusedError: Some name is neither; it is not repeated.
+    """
+    if not all(name in ENGINE_NAMES or name in plan for name in values):
+        raise UpdateRefusedError("A metric has a name that does not stand in the plan's text.")
+
+
+class EgressLog:
+    """Every byte that leaves: when, to whom, what, how large, with which hash.
+
+    What says something about data or work has a line of its own, in the transaction that causes it; progress has it
+    within a heartbeat. The traffic as the line carried it, repeats and Receipts included, is counted by day, recipient
+    and kind.
+    """
+
+    def __init__(self, clock: Clock = time.time) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._messages: Counter[tuple[str, str]] = Counter()
+        self._bytes: Counter[tuple[str, str]] = Counter()
+        self._later: list[dict[str, object]] = []
+
+    def message(self, connection: sa.Connection, signed: Signed) -> None:
+        """Record a message, with the caller's transaction."""
+        connection.execute(egress.insert().values(self._line(signed)))
+
+    def message_later(self, signed: Signed) -> None:
+        """Record a message with the next ``flush``: progress comes too often for a transaction of its own."""
+        line = self._line(signed)
+        with self._lock:
+            self._later.append(line)
+
+    def update(
+        self, connection: sa.Connection, recipient: str, request: Train, file: SealedFile, **facts: object
+    ) -> None:
+        """Record an update that is about to leave, by itself or inside its reply, with the caller's transaction."""
+        kind = "enclosed" if file.upload_id is None else "upload"
+        line = {"at": self._clock(), "recipient": recipient, "kind": kind} | facts
+        line |= {"experiment_id": request.experiment_id, "round": request.round}
+        line |= {"size_bytes": file.size_bytes, "sha256": file.sha256}
+        connection.execute(egress.insert().values(line))
+
+    def count(self, topic: str, text: str) -> None:
+        """Count a message as it goes out on the line."""
+        parsed = parse_topic(topic)
+        with self._lock:
+            self._messages[parsed.to, parsed.kind] += 1
+            self._bytes[parsed.to, parsed.kind] += len(text)
+
+    def flush(self, store: Store) -> None:
+        """Write down what was only held in memory; what cannot be written is kept for the next time."""
+        with self._lock:
+            messages, sizes, later = self._messages, self._bytes, self._later
+            self._messages, self._bytes, self._later = Counter(), Counter(), []
+        try:
+            with store.write() as connection:
+                if later:
+                    connection.execute(egress.insert(), later)
+                self._add_traffic(connection, messages, sizes)
+        except BaseException:
+            with self._lock:
+                self._messages.update(messages)
+                self._bytes.update(sizes)
+                self._later = later + self._later
+            raise
+
+    def _add_traffic(
+        self, connection: sa.Connection, messages: Counter[tuple[str, str]], sizes: Counter[tuple[str, str]]
+    ) -> None:
+        day = time.strftime("%Y-%m-%d", time.gmtime(self._clock()))
+        for (recipient, kind), number in messages.items():
+            row = insert(traffic).values(
+                day=day, recipient=recipient, kind=kind, messages=number, size_bytes=sizes[recipient, kind]
+            )
+            more = {name: traffic.c[name] + row.excluded[name] for name in ("messages", "size_bytes")}
+            connection.execute(row.on_conflict_do_update(index_elements=["day", "recipient", "kind"], set_=more))
+
+    def _line(self, signed: Signed) -> dict[str, object]:
+        body = signed.envelope.body
+        return {
+            "at": self._clock(),
+            "recipient": signed.envelope.to,
+            "kind": signed.envelope.kind,
+            "experiment_id": getattr(body, "experiment_id", None),
+            "round": getattr(body, "round", None),
+            "size_bytes": len(signed.text),
+            "sha256": hashlib.sha256(signed.text.encode()).hexdigest(),
+        }
+
+
+def _plausible_bytes(expected: dict[str, TensorSpec]) -> int:
+    # The header says each name, shape and offset once; whatever is longer hides something.
+    data = sum(math.prod(spec.shape) * np.dtype(spec.dtype).itemsize for spec in expected.values())
+    header = sum(len(name.encode()) * 6 + 160 + 24 * len(spec.shape) for name, spec in expected.items())
+    return data + header + 1024
+
+
+def _norm(update: TensorFile) -> float:
+    total = 0.0
+    for name, spec in update.specs.items():
+        if spec.dtype.startswith("float"):
+            flat = update[name].ravel()
+            total += float(np.dot(flat, flat))
+    return math.sqrt(total)

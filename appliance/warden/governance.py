@@ -1,0 +1,375 @@
+"""The governance socket: how the hospital's staff steer their node, from the command line or the GUI.
+
+A Unix socket in the node's folder that only the service's own user may open. Each call is a frame of JSON
+``{"method", "params", "staff"}``, with the person who decides named on every one; the answer is ``{"result"}`` or
+``{"error": {code, message, rule, remedy}}``. All writes by people go through here; reading needs no socket
+(``history.py``).
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import sqlalchemy as sa
+import structlog
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, validate_call
+
+from appliance.protocol.errors import Code, FedWardError
+from appliance.protocol.local.frames import Channel, listen
+from appliance.protocol.local.jobs import DatasetSource, InspectJob
+from appliance.protocol.local.runner_client import RunnerError
+from appliance.protocol.messages import ArgumentRange, Finite
+from appliance.protocol.register import Role
+from appliance.warden import datasets as dataset_states
+from appliance.warden.datasets import DatasetSpec, source_of
+from appliance.warden.history import find_plan
+from appliance.warden.queue import RoundQueue
+from appliance.warden.services import Services
+from appliance.warden.store import rounds
+
+SOCKET_NAME = "run/governance.sock"
+KEPT_WARM_S = 86_400.0  # longer than any runner keeps a child that waits
+PROBLEMS_SHOWN = 10
+_log = structlog.get_logger(__name__)
+
+
+_Name = Annotated[str, Field(min_length=1, max_length=128)]
+_Note = Annotated[str, Field(max_length=4000)]
+_Source = Annotated[str, Field(min_length=1, max_length=500_000)]
+
+
+class Staff(BaseModel):
+    """Who decides: a person of the hospital."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(pattern=r"^[^\W_][\w .@+-]{0,63}$")
+    via: Literal["cli", "gui"]
+
+
+class Governance:
+    """What staff may do. Public methods are the socket's methods, named with a dot for the first underscore."""
+
+    def __init__(self, services: Services, queue: RoundQueue) -> None:
+        self._services = services
+        self._queue = queue
+
+    # Datasets
+
+    def dataset_add(self, staff: Staff, spec: DatasetSpec) -> dict[str, Any]:
+        """Register a dataset, after the runner has read all of it."""
+        services = self._services
+        for researcher in spec.researchers:
+            self._require_researcher(researcher)
+        source = DatasetSource(
+            dataset_id="new",
+            kind=spec.kind,
+            path=str(services.datasets.locate(spec.path)),
+            loading_plan=spec.loading_plan,
+            fingerprint=None,
+        )
+        report = self._check(source)
+        with services.store.write() as connection:
+            dataset_id = services.datasets.add(connection, staff.name, spec, report)
+        return {"dataset_id": dataset_id, **report}
+
+    def dataset_check(self, staff: Staff, dataset: str, *, accept: bool = False) -> dict[str, Any]:
+        """Read a dataset's files again: are they those registered? With ``accept``, take them as they are now."""
+        services = self._services
+        with services.store.read() as connection:
+            row = services.datasets.require(connection, dataset)
+        source = source_of(row).model_copy(update={"fingerprint": None})
+        is_changed = self._inspect(source, "fingerprint")["fingerprint"] != row["fingerprint"]
+        report = self._check(source) if is_changed and accept else {"rows": row["rows"]}
+        with services.store.write() as connection:
+            if is_changed and accept:
+                services.datasets.accept_files(connection, staff.name, row["id"], report)
+            elif is_changed:
+                services.datasets.mark_changed(connection, row["id"])
+            else:
+                services.datasets.confirm_files(connection, staff.name, row["id"])
+        if is_changed:
+            self._stop_where(staff, rounds.c.dataset_id == row["id"])
+        return {"changed": is_changed, "accepted": is_changed and accept, "rows": report["rows"]}
+
+    def dataset_preview(self, staff: Staff, path: str, *, loading_plan: dict[str, JsonValue] | None = None) -> Any:
+        """Header and first rows of a file in the data folder, for staff."""
+        return self._look(staff, path, loading_plan or {}, "preview")
+
+    def dataset_profile(self, staff: Staff, path: str, *, loading_plan: dict[str, JsonValue] | None = None) -> Any:
+        """Types, missing values and ranges of a file in the data folder, for staff."""
+        return self._look(staff, path, loading_plan or {}, "profile")
+
+    def dataset_suspend(self, staff: Staff, dataset: str) -> dict[str, Any]:
+        """Let no round use a dataset, and end those that do."""
+        return self._set_state(staff, dataset, dataset_states.SUSPENDED)
+
+    def dataset_resume(self, staff: Staff, dataset: str) -> dict[str, Any]:
+        """Let a suspended dataset be used again."""
+        return self._set_state(staff, dataset, dataset_states.ACTIVE)
+
+    def dataset_remove(self, staff: Staff, dataset: str) -> dict[str, Any]:
+        """Forget a dataset; its files stay."""
+        services = self._services
+        with services.store.write() as connection:
+            row = services.datasets.require(connection, dataset)
+            services.datasets.remove(connection, staff.name, row["id"])
+        self._stop_where(staff, rounds.c.dataset_id == row["id"])
+        return {"dataset_id": row["id"]}
+
+    def dataset_permit(
+        self, staff: Staff, dataset: str, researcher: str, *, until: Finite | None = None
+    ) -> dict[str, Any]:
+        """Let a researcher use a dataset, until a moment if one is given (seconds since the epoch)."""
+        self._require_researcher(researcher)
+        services = self._services
+        with services.store.write() as connection:
+            row = services.datasets.require(connection, dataset)
+            services.datasets.permit(connection, staff.name, row["id"], researcher, until=until)
+        return {"dataset_id": row["id"]}
+
+    def dataset_forbid(self, staff: Staff, dataset: str, researcher: str) -> dict[str, Any]:
+        """End a researcher's permission, and what runs under it."""
+        services = self._services
+        with services.store.write() as connection:
+            row = services.datasets.require(connection, dataset)
+            services.datasets.forbid(connection, staff.name, row["id"], researcher)
+        self._stop_where(staff, (rounds.c.dataset_id == row["id"]) & (rounds.c.researcher == researcher))
+        return {"dataset_id": row["id"]}
+
+    # Training plans
+
+    def plan_add(self, staff: Staff, name: _Name, source: _Source, *, description: _Note = "") -> dict[str, Any]:
+        """Bring a plan of the hospital's own; approved at once."""
+        with self._services.store.write() as connection:
+            sha256 = self._services.plans.add(connection, staff.name, name, description, source)
+        return {"sha256": sha256}
+
+    def plan_approve(
+        self,
+        staff: Staff,
+        plan: str,
+        *,
+        note: _Note = "",
+        until: Finite | None = None,
+        ranges: tuple[ArgumentRange, ...] | None = None,
+    ) -> dict[str, Any]:
+        """Permit a plan's exact text to run."""
+        sha256 = self._plan(plan)
+        with self._services.store.write() as connection:
+            self._services.plans.approve(connection, staff.name, sha256, note=note, until=until, ranges=ranges)
+        return {"sha256": sha256}
+
+    def plan_reject(self, staff: Staff, plan: str, *, note: _Note = "") -> dict[str, Any]:
+        """Say no to a plan, and end what runs of it."""
+        sha256 = self._plan(plan)
+        with self._services.store.write() as connection:
+            self._services.plans.reject(connection, staff.name, sha256, note=note)
+        self._stop_where(staff, rounds.c.plan_sha256 == sha256)
+        return {"sha256": sha256}
+
+    def plan_revoke(self, staff: Staff, plan: str, *, note: _Note = "") -> dict[str, Any]:
+        """Take an approval back, and end what runs under it."""
+        sha256 = self._plan(plan)
+        with self._services.store.write() as connection:
+            self._services.plans.revoke(connection, staff.name, sha256, note=note)
+        self._stop_where(staff, rounds.c.plan_sha256 == sha256)
+        return {"sha256": sha256}
+
+    # Policy, experiments
+
+    def policy_set(self, staff: Staff, changes: dict[str, JsonValue]) -> list[dict[str, Any]]:
+        """Change the site's own rules; only towards the stricter where the consortium has spoken."""
+        audit, actor = self._services.audit, f"staff:{staff.name}"
+        self._services.policy.change(
+            changes, lambda connection: audit.write(connection, actor, "policy.changed", "site", changes=changes)
+        )
+        return self.policy_show(staff)
+
+    def policy_show(self, _staff: Staff) -> list[dict[str, Any]]:
+        """The rules in force, and who set each."""
+        return [{"name": r.name, "value": r.value, "set_by": r.set_by} for r in self._services.policy.rules()]
+
+    def experiment_stop(self, staff: Staff, experiment: str) -> dict[str, Any]:
+        """End an experiment's work here, with all its processes."""
+        return self._stop(staff, experiment)
+
+    def node_status(self, _staff: Staff) -> dict[str, Any]:
+        """What the node does at this moment; what was only counted until now stands in the records afterwards."""
+        services = self._services
+        services.egress.flush(services.store)
+        return {
+            "member": services.signer.member_id,
+            "register_version": services.register.version,
+            "running_rounds": self._queue.running,
+            "messages_waiting": services.mailbox.waiting,
+            "plan_approval": services.policy.value("plan_approval"),
+        }
+
+    # Inside
+
+    def _look(self, staff: Staff, path: str, loading_plan: dict[str, JsonValue], action: str) -> Any:
+        services = self._services
+        real = services.datasets.locate(path)
+        source = DatasetSource(
+            dataset_id="new", kind="tabular", path=str(real), loading_plan=loading_plan, fingerprint=None
+        )
+        with services.store.write() as connection:
+            services.audit.write(connection, f"staff:{staff.name}", f"data.{action}", path)
+        return self._inspect(source, action)
+
+    def _check(self, source: DatasetSource) -> dict[str, Any]:
+        """Rows, columns and fingerprint of a file that can become a dataset; raises FedWardError for another."""
+        report = self._inspect(source, "check")
+        if not report["is_usable"]:
+            raise FedWardError(_problems(Path(source.path).name, report["problems"]), code=Code.DATASET_INVALID)
+        self._services.policy.require_samples(report["rows"])
+        return {
+            "rows": report["rows"],
+            "columns": [{"name": name, "type": kind} for name, kind in report["columns"].items()],
+            "fingerprint": self._inspect(source, "fingerprint")["fingerprint"],
+        }
+
+    def _inspect(self, source: DatasetSource, action: Any) -> dict[str, Any]:
+        job = InspectJob(job_id=os.urandom(8).hex(), action=action, dataset=source)
+        try:
+            return self._services.runner.inspect(job)
+        except RunnerError as error:
+            # Whoever asks is of this hospital, and may read what never leaves it.
+            what, _, remedy = error.detail.partition("\nWhat to do: ")
+            raise FedWardError(
+                what or error.message, code=error.code, remedy=remedy.removesuffix(f" ({error.code})")
+            ) from error
+
+    def _set_state(self, staff: Staff, dataset: str, state: str) -> dict[str, Any]:
+        services = self._services
+        with services.store.write() as connection:
+            row = services.datasets.require(connection, dataset)
+            if state == dataset_states.ACTIVE and row["state"] == dataset_states.CHANGED:
+                raise FedWardError("The dataset's files have changed.", code=Code.DATASET_CHANGED)
+            services.datasets.set_state(connection, staff.name, row["id"], state)
+        if state == dataset_states.SUSPENDED:
+            self._stop_where(staff, rounds.c.dataset_id == row["id"])
+        return {"dataset_id": row["id"], "state": state}
+
+    def _stop_where(self, staff: Staff, condition: Any) -> None:
+        """End every experiment that such rounds belong to: what trains first, then children that wait for a round."""
+        is_running = rounds.c.ended_at.is_(None)
+        recent = sa.or_(is_running, rounds.c.ended_at > time.time() - KEPT_WARM_S)
+        query = sa.select(rounds.c.experiment_id).where(condition, recent).group_by(rounds.c.experiment_id)
+        with self._services.store.read() as connection:
+            experiments = list(connection.scalars(query.order_by(sa.func.max(is_running).desc())))
+        for experiment in experiments:
+            self._stop(staff, experiment)
+
+    def _stop(self, staff: Staff, experiment: str) -> dict[str, Any]:
+        services = self._services
+        with services.store.write() as connection:
+            was_running = self._queue.mark_stopped(connection, experiment, "the hospital's staff")
+            if was_running:
+                services.audit.write(connection, f"staff:{staff.name}", "experiment.stop", experiment)
+        ended_at = self._queue.end(experiment)
+        if was_running:
+            with services.store.write() as connection:
+                services.audit.write(connection, "node", "experiment.stopped", experiment, ended_at=ended_at)
+        return {"was_running": was_running, "ended_at": ended_at}
+
+    def _plan(self, prefix: str) -> str:
+        with self._services.store.read() as connection:
+            return str(find_plan(connection, prefix)["sha256"])
+
+    def _require_researcher(self, member_id: str) -> None:
+        member = self._services.register.require(member_id)
+        if member.role not in (Role.RESEARCHER, Role.FEDERATOR):
+            raise FedWardError(f"'{member_id}' is a {member.role}, not a researcher.", code=Code.ARGUMENT_INVALID)
+
+
+class GovernanceServer:
+    """Listens on the socket and runs each call in its own connection's thread."""
+
+    def __init__(self, governance: Governance, path: Path) -> None:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._path = path
+        self._socket = listen(path)
+        self._methods = _methods(governance)
+        self._thread = threading.Thread(target=self._serve, name="governance", daemon=True)
+
+    def start(self) -> None:
+        """Begin to answer."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Answer nobody any more."""
+        self._socket.close()
+        self._path.unlink(missing_ok=True)
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._socket.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
+
+    def _answer(self, connection: socket.socket) -> None:
+        channel = Channel(connection)
+        try:
+            while (frame := channel.receive()) is not None:
+                frame.close()  # no call comes with descriptors
+                channel.send(self._call(frame.data))
+        except (FedWardError, OSError, ValueError) as error:  # ValueError: a result that JSON has no word for
+            _log.info("governance connection ended", reason=type(error).__name__)
+        finally:
+            channel.close()
+
+    def _call(self, call: dict[str, Any]) -> dict[str, Any]:
+        method = self._methods.get(str(call.get("method")))
+        if method is None:
+            return _error(FedWardError("There is no such method.", code=Code.ARGUMENT_INVALID))
+        try:
+            staff = Staff.model_validate(call.get("staff"))
+            return {"result": method(staff, **dict(call.get("params") or {}))}
+        except FedWardError as error:
+            return _error(error)
+        except (ValidationError, TypeError, ValueError) as error:
+            return _error(FedWardError(_first_fault(error), code=Code.ARGUMENT_INVALID))
+        except Exception:  # noqa: BLE001 - the caller gets a reference, the log the rest
+            reference = os.urandom(4).hex()
+            _log.exception("governance call failed", reference=reference)
+            return _error(FedWardError(f"The node failed inside; its log has the reference {reference}."))
+
+
+def _methods(governance: Governance) -> dict[str, Callable[..., Any]]:
+    names = [name for name in vars(Governance) if not name.startswith("_")]
+    return {name.replace("_", ".", 1): validate_call(getattr(governance, name)) for name in names}
+
+
+def _problems(file: str, problems: Sequence[dict[str, Any]]) -> str:
+    """What is wrong with a data file, each fault with its place and its remedy."""
+    lines = [f"{file} cannot be used as it is:"]
+    for problem in problems[:PROBLEMS_SHOWN]:
+        places = (("row", problem["row"]), ("column", problem["column"]))
+        where = ", ".join(f"{name} {value}" for name, value in places if value is not None)
+        lines.append(f"  {where + ': ' if where else ''}{problem['what']} {problem['remedy']}")
+    if len(problems) > PROBLEMS_SHOWN:
+        lines.append(f"  and {len(problems) - PROBLEMS_SHOWN} more.")
+    return "\n".join(lines)
+
+
+def _error(error: FedWardError) -> dict[str, Any]:
+    shape = {"code": error.code, "message": error.message, "rule": error.rule, "remedy": error.remedy}
+    return {"error": shape}
+
+
+def _first_fault(error: Exception) -> str:
+    if not isinstance(error, ValidationError):
+        return "The call has wrong parameters."
+    first = error.errors()[0]
+    where = ".".join(map(str, first["loc"])) or "the call"
+    return f"{where}: {first['msg']}."

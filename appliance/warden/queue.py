@@ -1,0 +1,173 @@
+"""The rounds that wait and those that run. The queue is the store's table; this gives it workers."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Collection
+from typing import Any
+
+import sqlalchemy as sa
+import structlog
+
+from appliance.protocol.errors import FedWardError
+from appliance.protocol.register import Register
+from appliance.protocol.rounds import FINAL_STEPS
+from appliance.warden.round import OnStep, Round
+from appliance.warden.services import Services
+from appliance.warden.store import rounds, rows
+
+RETRY_S = 5.0
+STOP_S = 5.0
+_RECHECK_S = 0.5
+_log = structlog.get_logger(__name__)
+
+
+class RoundQueue:
+    """Runs accepted rounds: first come first served, one round of an experiment at a time.
+
+    What the store holds unfinished at the start is gone on with.
+
+    Args:
+        services: The node's parts.
+        workers: How many rounds may run at once.
+        on_step: Told of each finished step of each round.
+    """
+
+    def __init__(self, services: Services, workers: int, on_step: OnStep) -> None:
+        self._services = services
+        self._on_step = on_step
+        self._changed = threading.Condition()
+        self._running: dict[str, tuple[str, threading.Event]] = {}  # jti: experiment, stop
+        self._is_closing = False
+        self._threads = [threading.Thread(target=self._work, name=f"round-{n}", daemon=True) for n in range(workers)]
+
+    def start(self) -> None:
+        """Start the workers."""
+        self._clear_spool()
+        for thread in self._threads:
+            thread.start()
+
+    def notify(self) -> None:
+        """A round was accepted."""
+        with self._changed:
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Let go of what runs, for it goes on at the next start; returns when the workers have ended, or soon after."""
+        with self._changed:
+            self._is_closing = True
+            experiments = [experiment for experiment, _ in self._running.values()]
+            for _, stop in self._running.values():
+                stop.set()
+            self._changed.notify_all()
+        for experiment in experiments:
+            self._end_processes(experiment)
+        deadline = time.monotonic() + STOP_S
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join(max(0.0, deadline - time.monotonic()))
+
+    @property
+    def running(self) -> int:
+        """How many rounds are being worked on."""
+        return len(self._running)
+
+    def mark_stopped(self, connection: sa.Connection, experiment_id: str, by: str) -> bool:
+        """Note, in the caller's transaction, that an experiment's rounds shall end; True if there were any."""
+        unfinished = sa.and_(rounds.c.experiment_id == experiment_id, rounds.c.step.not_in(FINAL_STEPS))
+        result = connection.execute(rounds.update().where(unfinished).values(stop_reason=by))
+        return bool(result.rowcount)
+
+    def mark_departed(self, connection: sa.Connection, register: Register) -> list[str]:
+        """``mark_stopped`` for whoever is no active member any more; returns their experiments."""
+        query = sa.select(rounds.c.experiment_id, rounds.c.researcher).where(rounds.c.step.not_in(FINAL_STEPS))
+        unfinished = set(connection.execute(query).tuples())
+        departed = [experiment for experiment, researcher in unfinished if not register.is_active(researcher)]
+        for experiment in departed:
+            self.mark_stopped(connection, experiment, "the operator, who ended the researcher's membership")
+        return departed
+
+    def end(self, experiment_id: str) -> float | None:
+        """End an experiment's work and its processes, and wait until its round is recorded as ended, if one runs.
+
+        ``mark_stopped`` was committed before, so that no round of it begins any more.
+
+        Returns:
+            When its last process was seen dead (seconds since the epoch); None when there was none, or when the runner
+            cannot be asked.
+        """
+        with self._changed:
+            ending = {jti: stop for jti, (experiment, stop) in self._running.items() if experiment == experiment_id}
+            for stop in ending.values():
+                stop.set()
+            self._changed.notify_all()
+        deadline = time.monotonic() + STOP_S
+        ended_at = self._end_processes(experiment_id)
+        # A round may have been on its way to the runner when it was told: what it began there ends as well.
+        while not self._have_ended(ending, _RECHECK_S) and time.monotonic() < deadline:
+            ended_at = self._end_processes(experiment_id) or ended_at
+        return ended_at
+
+    def _end_processes(self, experiment_id: str) -> float | None:
+        try:
+            return self._services.runner.stop(experiment_id).ended_at
+        except FedWardError as error:
+            _log.warning("runner not reached for a stop", experiment=experiment_id, reason=error.message)
+            return None
+
+    def _have_ended(self, jtis: Collection[str], timeout_s: float) -> bool:
+        """Whether none of these rounds is being worked on, or the last comes to its end in time."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._running.keys().isdisjoint(jtis), timeout_s)
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                row = self._take()
+                while row is None and not self._is_closing:
+                    self._changed.wait()
+                    row = self._take()
+                if row is None or self._is_closing:
+                    return
+                stop = threading.Event()
+                self._running[row["jti"]] = (row["experiment_id"], stop)
+            if row["stop_reason"]:
+                stop.set()
+            self._attempt(row, stop)
+            with self._changed:
+                del self._running[row["jti"]]
+                self._changed.notify_all()
+
+    def _attempt(self, row: dict[str, Any], stop: threading.Event) -> None:
+        try:
+            Round(self._services, row, stop, self._on_step).run()
+        except FedWardError as error:
+            _log.warning("a round is put off", jti=row["jti"], in_s=RETRY_S, reason=error.message)
+        except Exception:  # noqa: BLE001 - a worker outlives whatever one round does
+            _log.exception("a round could not be recorded; trying again", jti=row["jti"], in_s=RETRY_S)
+        else:
+            return
+        was_stopped = stop.is_set()
+        with self._changed:
+            self._changed.wait_for(lambda: self._is_closing or stop.is_set() != was_stopped, RETRY_S)
+
+    def _clear_spool(self) -> None:
+        """Throw away what a crash left behind of rounds that have ended."""
+        with self._services.store.read() as connection:
+            unfinished = set(connection.scalars(sa.select(rounds.c.jti).where(rounds.c.step.not_in(FINAL_STEPS))))
+        for file in self._services.spool.iterdir():
+            if file.name.partition(".")[0] not in unfinished:
+                file.unlink()
+
+    def _take(self) -> dict[str, Any] | None:
+        busy = {experiment for experiment, _ in self._running.values()}
+        query = (
+            sa.select(rounds)
+            .where(rounds.c.step.not_in(FINAL_STEPS), rounds.c.experiment_id.not_in(busy))
+            .order_by(rounds.c.accepted_at)
+            .limit(1)
+        )
+        with self._services.store.read() as connection:
+            found = rows(connection, query)
+        return found[0] if found else None

@@ -1,0 +1,493 @@
+"""One round's work at this node, from an accepted request to a recorded reply.
+
+Governance accepted the request before it got here: a Round decides nothing. Run again after a crash, it goes on behind
+its last persisted step: ACCEPTED (nothing has left; all is done again) or CHECKED (the update lies sealed in the
+spool). The steps in between live in memory, since repeating them costs less than a disk write in every round.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import mmap
+import os
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import sqlalchemy as sa
+import structlog
+
+from appliance.protocol import sealing
+from appliance.protocol.errors import Code, FedWardError
+from appliance.protocol.keys import b64url
+from appliance.protocol.local.jobs import Limits, Progress, TrainJob
+from appliance.protocol.local.runner_client import TrainedResult
+from appliance.protocol.local.sealed import create_memfd, require_sealed, seal_memfd
+from appliance.protocol.messages import (
+    MAX_ENCLOSED_BYTES,
+    ErrorReply,
+    Override,
+    Scalar,
+    SealedFile,
+    Timing,
+    Train,
+    TrainReply,
+)
+from appliance.protocol.rounds import RoundStep
+from appliance.protocol.tensors import TensorFile
+from appliance.warden.datasets import source_of
+from appliance.warden.egress import EgressGuard, UpdateRefusedError, require_named
+from appliance.warden.services import Services
+from appliance.warden.store import rounds
+
+OnStep = Callable[[str, RoundStep], None]
+RUNNER_TRIES = 6  # half a minute, in which a runner that died has started again
+_UPDATE, _PARAMETERS = ".update", ".parameters"
+_MESSAGE, _RULE = 2000, 500  # characters, as ErrorReply takes them
+# Codes whose message tells of this machine rather than of the request.
+_PRIVATE = frozenset(
+    {
+        Code.INTERNAL,
+        Code.DISK_FULL,
+        Code.NETWORK_UNREACHABLE,
+        Code.NETWORK_REFUSED,
+        Code.CONFIGURATION_INVALID,
+        Code.KEY_UNUSABLE,
+        Code.STORE_CORRUPT,
+        Code.STORE_BUSY,
+    }
+)
+# What passes by itself: the round is put off and loses nothing.
+_PASSING = frozenset({Code.DISK_FULL, Code.NETWORK_UNREACHABLE, Code.STORE_BUSY})
+_LIMITS = {"memory_bytes": 16 << 30, "file_bytes": 8 << 30, "processes": 0}
+_log = structlog.get_logger(__name__)
+
+
+# What the child says in words stays here: by then it may be the plan that speaks. These are ours, one for each code.
+_PUBLIC = {
+    Code.PLAN_INVALID: "The plan's text could not be used.",
+    Code.TRAINING_FAILED: "The plan failed while it ran.",
+    Code.ARGUMENT_INVALID: "The plan or its arguments do not fit this node's release.",
+    Code.DATASET_CHANGED: "The dataset's files have changed since they were registered.",
+    Code.DATASET_INVALID: "The dataset cannot be read; the hospital's record says where.",
+    Code.PARAMETERS_INVALID: "The parameters do not fit the plan's model.",
+    Code.ROUND_TIMEOUT: "The round took longer than this node allows.",
+    Code.RUNNER_LIMIT: "The round used more than this node allows.",
+    Code.SANDBOX_INCOMPLETE: "This node's kernel lacks a part of the sandbox that policy requires.",
+    Code.RUNNER_UNAVAILABLE: "The node's runner is not available.",
+    Code.TOO_FEW_SAMPLES: "Too few training records.",
+}
+
+
+class RunnerFailedError(FedWardError):
+    """The runner ended without a result.
+
+    Attributes:
+        detail: What it said; for staff only.
+        plan_line: The plan's line, when there is one.
+        record: The plan's output and traceback; for staff only.
+    """
+
+    def __init__(self, cause: FedWardError, plan_lines: int) -> None:
+        message = _PUBLIC.get(cause.code, "The round failed in the node's runner.")
+        super().__init__(message, code=cause.code if cause.code in _PUBLIC else Code.TRAINING_FAILED)
+        line = getattr(cause, "plan_line", None)
+        self.plan_line = line if isinstance(line, int) and 1 <= line <= plan_lines else None
+        self.detail = getattr(cause, "detail", "") or cause.message
+        self.record: str = getattr(cause, "record", "") or ""
+
+
+class RoundStoppedError(FedWardError):
+    """Staff or the researcher stopped the experiment while the round was under way."""
+
+    code = Code.ROUND_STOPPED
+
+
+class Round:
+    """One accepted round.
+
+    Args:
+        services: The node's parts.
+        row: The round as stored.
+        stop: Set when the round shall end; transfers and training look at it.
+        on_step: Told of each finished step.
+    """
+
+    def __init__(self, services: Services, row: dict[str, Any], stop: threading.Event, on_step: OnStep) -> None:
+        self._services = services
+        self._row = row
+        self._jti: str = row["jti"]
+        self._researcher: str = row["researcher"]
+        self._request = Train.model_validate_json(row["request"])
+        self._stop = stop
+        self._on_step = on_step
+        self._guard = EgressGuard(services.policy)
+        self._timing: dict[str, float] = dict(row["timing"])
+
+    def run(self) -> None:
+        """Do what is left to do, and end in REPLIED, FAILED or STOPPED.
+
+        Raises:
+            FedWardError: The disk is full or the network host out of reach: to be run again later.
+        """
+        try:
+            self._raise_if_stopped()
+            if not self._is_in_spool():
+                self._finished(RoundStep.ACCEPTED)
+                self._timing["queued_s"] = max(0.0, time.time() - self._row["accepted_at"])
+                self._train()
+            self._deliver()
+        except Exception as error:  # noqa: BLE001 - a worker outlives whatever one round does
+            self._fail(self._explained(error))
+
+    def _is_in_spool(self) -> bool:
+        """Whether the update lies checked and sealed here; a power cut may have taken the file and left the row."""
+        if self._row["step"] != RoundStep.CHECKED:
+            return False
+        update = self._row["result"]["update"]
+        is_elsewhere = update is not None and SealedFile.model_validate_json(update).content is None
+        return not is_elsewhere or self._spool(_UPDATE).exists()
+
+    def _explained(self, error: Exception) -> FedWardError:
+        if isinstance(error, FedWardError):
+            return error
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return FedWardError(f"{self._services.spool}: the disk is full.", code=Code.DISK_FULL)
+        _log.error("round failed inside the warden", jti=self._jti, exc_info=error)
+        return FedWardError(f"The node failed inside; its log has the reference {self._jti}.")
+
+    # (1) to (3): until the update lies sealed in the spool
+
+    def _train(self) -> None:
+        plan = self._still_permitted()
+        with self._timed("fetch_s"):
+            parameters = self._fetch()
+        try:
+            self._finished(RoundStep.FETCHED)
+            specs = TensorFile(f"/proc/self/fd/{parameters}").specs
+            result = self._run_plan(plan, parameters)
+        finally:
+            os.close(parameters)
+        with result, self._timed("check_s"):
+            self._finished(RoundStep.TRAINED)
+            checked = self._check(result, specs, plan)
+        self._persist_checked(checked, result.reply.record)
+        self._finished(RoundStep.CHECKED)
+
+    def _still_permitted(self) -> str:
+        """The plan's text, after a last look: hours may lie between acceptance and this moment."""
+        services, request = self._services, self._request
+        if not services.register.is_active(self._researcher):
+            raise FedWardError(f"'{self._researcher}' is not an active member any more.", code=Code.SENDER_UNKNOWN)
+        if self._is_late():
+            raise FedWardError("The round's deadline passed while it waited here.", code=Code.ROUND_TIMEOUT)
+        with services.store.read() as connection:
+            services.datasets.require_usable(connection, request.dataset_id, self._researcher)
+            return services.plans.require_runnable(connection, request.plan_sha256)[0]
+
+    def _fetch(self) -> int:
+        """The global parameters, opened into a sealed memory file."""
+        request = self._request
+        context = f"{request.experiment_id}/{request.round}/parameters"
+        key = sealing.open_key(request.parameters.content_key, self._services.signer.keys.sealing, context=context)
+        memory = create_memfd("parameters")
+        try:
+            with self._parameters() as file, os.fdopen(os.dup(memory), "wb", buffering=0) as out:
+                sealing.unseal(sealing.read_chunks(file), key, out)
+            return seal_memfd(memory)
+        except BaseException:
+            os.close(memory)
+            raise
+        finally:
+            self._spool(_PARAMETERS).unlink(missing_ok=True)
+
+    def _parameters(self) -> BinaryIO:
+        """The sealed parameters: enclosed in the request, or from the network host."""
+        enclosed = self._request.parameters.enclosed()
+        if enclosed is not None:
+            return io.BytesIO(enclosed)
+        self._services.rest.download(self._request.parameters, self._spool(_PARAMETERS), stop=self._stop)
+        self._raise_if_stopped()
+        return self._spool(_PARAMETERS).open("rb")
+
+    def _run_plan(self, plan: str, parameters: int) -> TrainedResult:
+        """The only step that runs foreign code; again when the runner itself went away."""
+        job = self._job(plan)
+        progress = _Progress(self._services, self._researcher, self._request, self._jti, plan)
+
+        def on_progress(step: Progress) -> None:
+            self._raise_if_stopped()
+            progress.tell(step)
+
+        for attempt in range(1, RUNNER_TRIES + 1):
+            self._raise_if_stopped()
+            try:
+                return self._services.runner.train(job, parameters, on_progress)
+            except FedWardError as error:
+                if error.code is Code.DATASET_CHANGED:
+                    with self._services.store.write() as connection:
+                        self._services.datasets.mark_changed(connection, self._request.dataset_id)
+                if error.code is not Code.RUNNER_UNAVAILABLE or attempt == RUNNER_TRIES:
+                    raise RunnerFailedError(error, plan.count("\n") + 1) from error
+                self._stop.wait(2.0 ** (attempt - 1))
+        raise AssertionError("unreachable")  # pragma: no cover - the loop returns or raises
+
+    def _job(self, plan: str) -> TrainJob:
+        services, request = self._services, self._request
+        with services.store.read() as connection:
+            dataset = services.datasets.require(connection, request.dataset_id)
+        arguments = self._row["training_args"]
+        return TrainJob(
+            job_id=self._jti,
+            experiment_id=request.experiment_id,
+            node_id=services.signer.member_id,
+            round=request.round,
+            dataset=source_of(dataset),
+            plan_source=plan,
+            plan_class=request.plan_class,
+            model_args=request.model_args,
+            training_args=arguments,
+            aggregator_args=request.aggregator_args,
+            train=request.train,
+            use_gpu=services.policy.use_gpu(arguments.get("use_gpu")),
+            limits=Limits(seconds=services.policy.value("maximum_round_s"), **_LIMITS),
+        )
+
+    def _check(self, result: TrainedResult, specs: dict[str, Any], plan: str) -> dict[str, Any]:
+        """Let the guard look at everything that would leave, then seal it: checked bytes are the bytes that go."""
+        reply = TrainReply(
+            experiment_id=self._request.experiment_id,
+            round=self._request.round,
+            dataset_id=self._request.dataset_id,
+            update=None,
+            sample_count=result.reply.sample_count,
+            metrics=result.reply.metrics,
+            overrides=tuple(Override.model_validate_json(o) for o in self._row["overrides"]),
+        )
+        with self._services.store.read() as connection:
+            dataset = self._services.datasets.require(connection, self._request.dataset_id)
+        if (result.update_fd is not None) is not self._request.train:
+            raise UpdateRefusedError("The training process returned an update too many, or none.")
+        self._guard.check_counts(self._request, reply, dataset["rows"])
+        for metrics in reply.metrics:
+            require_named(metrics.values, plan)
+        self._timing |= result.reply.timing.model_dump()
+        checked: dict[str, Any] = {"reply": reply.model_dump_json(), "update": None}
+        if result.update_fd is not None:
+            checked |= self._seal_update(result.update_fd, specs)
+        return checked
+
+    def _seal_update(self, update_fd: int, specs: dict[str, Any]) -> dict[str, Any]:
+        size = require_sealed(update_fd)
+        norm = self._guard.check(Path(f"/proc/self/fd/{update_fd}"), specs, size)
+        is_enclosed = sealing.sealed_size(size) <= MAX_ENCLOSED_BYTES
+        with mmap.mmap(update_fd, size, prot=mmap.PROT_READ) as memory, memoryview(memory) as plain:
+            content, sealed = self._enclose(plain) if is_enclosed else (None, self._store(plain))
+        recipient = self._services.register.require(self._researcher)
+        request = self._request
+        context = f"{request.experiment_id}/{request.round}/update/{self._services.signer.member_id}"
+        file = SealedFile(
+            upload_id=None if is_enclosed else str(uuid.uuid4()),
+            content=content,
+            sha256=sealed.sha256,
+            size_bytes=sealed.size_bytes,
+            content_key=sealing.seal_key(sealed.content_key, recipient.sealing, context=context),
+        )
+        return {"update": file.model_dump_json(), "tensors": len(specs), "norm": norm}
+
+    def _enclose(self, plain: memoryview) -> tuple[str, sealing.Sealed]:
+        out = io.BytesIO()
+        sealed = sealing.seal(plain, out)
+        return b64url(out.getvalue()), sealed
+
+    def _store(self, plain: memoryview) -> sealing.Sealed:
+        with self._spool(_UPDATE).open("wb") as out:
+            sealed = sealing.seal(plain, out)
+            out.flush()
+            os.fsync(out.fileno())
+        return sealed
+
+    def _persist_checked(self, checked: dict[str, Any], record: str) -> None:
+        with self._services.store.write() as connection:
+            connection.execute(
+                rounds.update()
+                .where(rounds.c.jti == self._jti)
+                .values(step=RoundStep.CHECKED, result=checked, record=record, timing=self._timing)
+            )
+            if checked["update"] is not None:  # in the record before its first byte is on the line
+                file = SealedFile.model_validate_json(checked["update"])
+                facts = {"tensors": checked["tensors"], "norm": checked["norm"]}
+                self._services.egress.update(connection, self._researcher, self._request, file, **facts)
+        self._row["result"] = checked
+
+    # (4), (5): from the spool to the researcher
+
+    def _deliver(self) -> None:
+        result = self._row["result"]
+        reply = TrainReply.model_validate_json(result["reply"])
+        if result["update"] is not None:
+            update = SealedFile.model_validate_json(result["update"])
+            self._raise_if_stopped()
+            if update.upload_id is not None:
+                with self._timed("upload_s"):
+                    self._upload(update, update.upload_id)
+            self._finished(RoundStep.SUBMIT)
+            reply = reply.model_copy(update={"update": update})
+        self._reply(reply.model_copy(update={"timing": Timing(**self._timing)}))
+
+    def _upload(self, update: SealedFile, upload_id: str) -> None:
+        self._services.rest.upload(
+            self._spool(_UPDATE),
+            upload_id=upload_id,
+            sha256=update.sha256,
+            recipients=[self._researcher],
+            purpose="update",
+            experiment_id=self._request.experiment_id,
+            stop=self._stop,
+        )
+        self._raise_if_stopped()
+
+    def _reply(self, reply: TrainReply) -> None:
+        services = self._services
+        with services.store.write() as connection:
+            if self._state(connection).stop_reason:  # the last moment: behind it, a stop comes too late
+                raise RoundStoppedError("The experiment was stopped.")
+            signed = services.post(connection, self._researcher, reply, in_reply_to=self._jti)
+            self._end(connection, RoundStep.REPLIED)
+            services.audit.write(
+                connection,
+                "node",
+                "round.replied",
+                self._request.experiment_id,
+                round=self._request.round,
+                to=self._researcher,
+                samples=reply.sample_count,
+                update_sha256=reply.update.sha256 if reply.update else None,
+            )
+        self._finished(RoundStep.REPLIED)
+        services.mailbox.send(signed)
+        self._clear_spool()
+        if self._request.round >= self._request.round_limit:
+            with suppress(FedWardError):  # the experiment is over: its warm child need not wait for idling
+                services.runner.stop(self._request.experiment_id)
+
+    def _fail(self, error: FedWardError) -> None:
+        services = self._services
+        with services.store.write() as connection:
+            state = self._state(connection)
+            if RoundStep(state.step).is_final:
+                return  # the reply is in the outbox: what failed came after it
+            if state.stop_reason:
+                error = RoundStoppedError(f"The experiment was stopped by {state.stop_reason}.")
+            elif self._stop.is_set():
+                return  # the warden itself is ending: the round goes on at its next start
+            elif error.code in _PASSING and not self._is_late():
+                raise error
+            step = RoundStep.STOPPED if state.stop_reason else RoundStep.FAILED
+            body = error_reply(error, self._request)
+            signed = services.post(connection, self._researcher, body, in_reply_to=self._jti)
+            detail = getattr(error, "detail", error.message)
+            self._end(connection, step, f"{error.code}: {detail}", record=getattr(error, "record", ""))
+            services.audit.write(
+                connection,
+                "node",
+                f"round.{step}",
+                self._request.experiment_id,
+                round=self._request.round,
+                code=error.code,
+                reason=error.message,
+            )
+        services.mailbox.send(signed)
+        self._clear_spool()
+        self._finished(step)
+
+    def _end(self, connection: sa.Connection, step: RoundStep, error: str | None = None, record: str = "") -> None:
+        values: dict[str, Any] = {"step": step, "ended_at": time.time(), "timing": self._timing, "error": error}
+        # What was enclosed has served: parameters with every round would outgrow the store.
+        values["request"] = self._request.model_dump_json(exclude={"parameters": {"content"}})
+        values["result"] = None  # it may enclose the update, which the outbox holds for as long as it must
+        if record:
+            values["record"] = record
+        connection.execute(rounds.update().where(rounds.c.jti == self._jti).values(**values))
+
+    def _state(self, connection: sa.Connection) -> sa.Row[Any, Any]:
+        query = sa.select(rounds.c.step, rounds.c.stop_reason).where(rounds.c.jti == self._jti)
+        return connection.execute(query).one()
+
+    def _is_late(self) -> bool:
+        """Whether a reply would be of no use any more."""
+        expires_at: float = self._row["accepted_at"] + Train.lifetime_s
+        return time.time() > min(expires_at, self._request.deadline or expires_at)
+
+    def _clear_spool(self) -> None:
+        for file in self._services.spool.glob(f"{self._jti}.*"):
+            file.unlink(missing_ok=True)
+
+    def _raise_if_stopped(self) -> None:
+        if self._stop.is_set():
+            raise RoundStoppedError("The experiment was stopped.")
+
+    def _finished(self, step: RoundStep) -> None:
+        self._on_step(self._jti, step)
+
+    def _spool(self, suffix: str) -> Path:
+        return self._services.spool / f"{self._jti}{suffix}"
+
+    @contextmanager
+    def _timed(self, name: str) -> Iterator[None]:
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self._timing[name] = time.monotonic() - started
+
+
+class _Progress:
+    """Tells the researcher how far a round is: once a second, and what the rules of egress allow."""
+
+    def __init__(self, services: Services, researcher: str, request: Train, jti: str, plan: str) -> None:
+        self._services = services
+        self._researcher = researcher
+        self._request = request
+        self._jti = jti
+        self._plan = plan
+        self._began = time.monotonic()
+        self._told = 0
+
+    def tell(self, progress: Progress) -> None:
+        """Send progress, or leave it out; whoever sends it to us is confined, and not believed."""
+        if self._told > time.monotonic() - self._began + 1:  # the first and the last may be close together
+            return
+        self._told += 1
+        require_named(progress.values, self._plan)
+        body = Scalar(
+            experiment_id=self._request.experiment_id,
+            round=self._request.round,
+            split=progress.split,
+            iteration=progress.iteration,
+            iterations=progress.iterations,
+            epoch=progress.epoch,
+            values=progress.values,
+        )
+        services = self._services
+        signed = services.mailbox.sign(self._researcher, body, in_reply_to=self._jti)
+        services.egress.message_later(signed)
+        services.mailbox.publish(signed)
+
+
+def error_reply(error: FedWardError, request: Train | None) -> ErrorReply:
+    """What a researcher is told: our own words, without what is this machine's own affair, and as long as may be."""
+    message = _PUBLIC.get(error.code, "The node failed.") if error.code in _PRIVATE else error.message
+    return ErrorReply(
+        code=error.code,
+        message=message[:_MESSAGE],
+        rule=None if error.rule is None else error.rule[:_RULE],
+        experiment_id=request.experiment_id if request else None,
+        round=request.round if request else None,
+        plan_line=getattr(error, "plan_line", None),
+    )

@@ -1,0 +1,242 @@
+"""The node's store: one SQLite file that the warden alone writes.
+
+Everything that must survive a power cut is here, in tables whose rows change together in one transaction: a
+request is accepted, audited and answered at once or not at all.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from alembic.util import CommandError
+
+from appliance.protocol.errors import Code, FedWardError
+from appliance.transport import mailbox
+from appliance.transport.sqlite import durable_engine, writing
+
+FILE_NAME = "node.db"
+
+metadata = sa.MetaData()
+for _table in mailbox.metadata.sorted_tables:
+    _table.to_metadata(metadata)
+
+
+def _time(name: str, *, nullable: bool = False) -> sa.Column[float]:
+    return sa.Column(name, sa.Float, nullable=nullable)  # seconds since the epoch, UTC
+
+
+def _text(name: str, *, nullable: bool = False) -> sa.Column[str]:
+    return sa.Column(name, sa.Text, nullable=nullable)
+
+
+settings = sa.Table("settings", metadata, sa.Column("name", sa.Text, primary_key=True), _text("value"))
+
+datasets = sa.Table(
+    "datasets",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    _text("name"),
+    _text("kind"),
+    _text("path"),
+    _text("description"),
+    sa.Column("tags", sa.JSON, nullable=False),
+    sa.Column("loading_plan", sa.JSON, nullable=False),
+    sa.Column("columns", sa.JSON, nullable=False),  # [{name, type}] as presented
+    sa.Column("rows", sa.Integer, nullable=False),
+    _text("fingerprint"),
+    _text("state"),  # active | suspended | changed
+    _text("added_by"),
+    _time("added_at"),
+    sa.UniqueConstraint("name"),
+)
+permissions = sa.Table(
+    "permissions",
+    metadata,
+    sa.Column("dataset_id", sa.Text, sa.ForeignKey("datasets.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("researcher", sa.Text, primary_key=True),
+    _time("until", nullable=True),
+    _text("granted_by"),
+    _time("granted_at"),
+)
+plans = sa.Table(
+    "plans",
+    metadata,
+    sa.Column("sha256", sa.Text, primary_key=True),
+    _text("name"),
+    _text("description"),
+    _text("source"),
+    _text("origin"),  # researcher | hospital
+    _text("requested_by"),
+    _time("requested_at"),
+    sa.Column("asked_ranges", sa.JSON, nullable=False),
+    _text("state"),  # pending | approved | rejected | revoked
+    _text("reviewer", nullable=True),
+    _text("note"),
+    _time("decided_at", nullable=True),
+    _time("until", nullable=True),
+    sa.Column("ranges", sa.JSON, nullable=False),
+)
+rounds = sa.Table(
+    "rounds",
+    metadata,
+    sa.Column("jti", sa.Text, primary_key=True),
+    _text("researcher"),
+    _text("experiment_id"),
+    sa.Column("round", sa.Integer, nullable=False),
+    _text("dataset_id"),
+    _text("plan_sha256"),
+    sa.Column("request", sa.JSON, nullable=False),
+    _text("step"),  # protocol.rounds.RoundStep
+    _time("accepted_at"),
+    _time("ended_at", nullable=True),
+    sa.Column("training_args", sa.JSON, nullable=False),  # after overrides
+    sa.Column("overrides", sa.JSON, nullable=False),
+    sa.Column("timing", sa.JSON, nullable=False),
+    sa.Column("result", sa.JSON, nullable=True),  # what CHECKED left: file, key, counts, metrics
+    _text("stop_reason", nullable=True),
+    _text("error", nullable=True),  # code and reason, for staff
+    _text("record"),  # the plan's output and tracebacks: stays here
+    sa.Index("rounds_by_experiment", "experiment_id", "round"),
+    sa.Index("rounds_by_step", "step"),
+)
+egress = sa.Table(
+    "egress",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    _time("at"),
+    _text("recipient"),
+    _text("kind"),  # a message's kind; of an update 'upload', or 'enclosed' when its reply's bytes hold it
+    _text("experiment_id", nullable=True),
+    sa.Column("round", sa.Integer, nullable=True),
+    sa.Column("tensors", sa.Integer, nullable=True),
+    sa.Column("norm", sa.Float, nullable=True),  # L2, of an update
+    sa.Column("size_bytes", sa.Integer, nullable=False),
+    _text("sha256"),
+    sa.Index("egress_by_experiment", "experiment_id"),
+)
+traffic = sa.Table(
+    "traffic",
+    metadata,
+    sa.Column("day", sa.Text, primary_key=True),
+    sa.Column("recipient", sa.Text, primary_key=True),
+    sa.Column("kind", sa.Text, primary_key=True),
+    sa.Column("messages", sa.Integer, nullable=False),
+    sa.Column("size_bytes", sa.Integer, nullable=False),
+)
+audit = sa.Table(
+    "audit",
+    metadata,
+    sa.Column("n", sa.Integer, primary_key=True),
+    _text("text"),
+    _text("hash"),
+)
+
+
+class Store:
+    """The open store. One warden may hold it at a time.
+
+    Raises:
+        FedWardError: STORE_BUSY when another warden holds it; STORE_CORRUPT when it cannot be read.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.path = folder / FILE_NAME
+        self._lock_file = _lock(folder / "lock")
+        self._write_lock = threading.RLock()
+        self.engine = durable_engine(self.path)
+        self._is_closed = False
+        try:
+            _migrate(self.engine)
+            self.path.chmod(0o600)
+        except (sa.exc.DatabaseError, CommandError) as error:  # CommandError: a version that we do not know
+            self.close()
+            raise FedWardError(
+                f"{self.path} cannot be read as a store of this release.", code=Code.STORE_CORRUPT
+            ) from error
+
+    @contextmanager
+    def write(self) -> Iterator[sa.Connection]:
+        """One transaction; whatever raises inside it leaves nothing behind.
+
+        Raises:
+            FedWardError: DISK_FULL when the disk took no more; STORE_BUSY when the store was closed meanwhile.
+        """
+        try:
+            with self._write_lock:
+                if self._is_closed:  # and perhaps another warden's by now
+                    raise FedWardError("The store is closed.", code=Code.STORE_BUSY)
+                with writing(self.engine) as connection:
+                    yield connection
+        except sa.exc.OperationalError as error:
+            if "full" in str(error.orig) or "I/O" in str(error.orig):
+                raise FedWardError(f"{self.path.parent}: the disk is full.", code=Code.DISK_FULL) from error
+            raise
+
+    @contextmanager
+    def read(self) -> Iterator[sa.Connection]:
+        """A consistent view that blocks nobody."""
+        with self.engine.connect() as connection:
+            yield connection
+
+    def secret(self, name: str) -> str:
+        """A random text that stays the same for the life of this store, such as our MQTT client id."""
+        with self.write() as connection:
+            value = connection.scalar(sa.select(settings.c.value).where(settings.c.name == name))
+            if value is None:
+                value = secrets.token_hex(16)
+                connection.execute(settings.insert().values(name=name, value=value))
+        return str(value)
+
+    def setting(self, name: str) -> str | None:
+        """A stored setting, or None."""
+        with self.read() as connection:
+            return connection.scalar(sa.select(settings.c.value).where(settings.c.name == name))
+
+    def close(self) -> None:
+        """Let go of the file and of the lock, once the transaction under way has ended."""
+        with self._write_lock:
+            if self._is_closed:
+                return
+            self._is_closed = True
+            self.engine.dispose()
+            os.close(self._lock_file)
+
+
+def put_setting(connection: sa.Connection, name: str, value: str) -> None:
+    """Store a setting, over an older one."""
+    connection.execute(settings.delete().where(settings.c.name == name))
+    connection.execute(settings.insert().values(name=name, value=value))
+
+
+def rows(connection: sa.Connection, query: sa.Select[Any]) -> list[dict[str, Any]]:
+    """A query's rows as dictionaries."""
+    return [dict(row._mapping) for row in connection.execute(query)]  # noqa: SLF001 - SQLAlchemy's public name
+
+
+def _lock(path: Path) -> int:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        raise FedWardError(f"{path.parent} is in use by another warden.", code=Code.STORE_BUSY) from error
+    return descriptor
+
+
+def _migrate(engine: sa.Engine) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    with writing(engine) as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")

@@ -1,0 +1,6 @@
+"""How updates become the next global parameters."""
+
+from researcher_kit.aggregators.base import Aggregator, Tensors, Update
+from researcher_kit.aggregators.fed_average import FedAverage
+
+__all__ = ["Aggregator", "FedAverage", "Tensors", "Update"]

@@ -1,0 +1,173 @@
+"""Breakpoints: an experiment between two rounds, as a folder without code objects and without pickle.
+
+    breakpoint_0003/
+      breakpoint.json          settings, the plan's exact text, the history of rounds
+      parameters.safetensors   the global parameters after round 3
+
+Written beside its place and moved there when the disk has it all: a breakpoint is whole, or it is not there.
+Reading one executes nothing; the plan's text is run when ``training_plan()`` or new parameters ask for it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import uuid
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+
+from appliance.protocol.errors import Code, FedWardError, TensorFileError
+from appliance.protocol.messages import Identifier, Sha256, Tag
+from appliance.protocol.tensors import TensorFile
+from researcher_kit.errors import BreakpointError
+from researcher_kit.history import RoundRecord
+from researcher_kit.spool import sync
+
+STATE_FILE, PARAMETERS_FILE = "breakpoint.json", "parameters.safetensors"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SavedPlan(_Part):
+    """A training plan's exact text."""
+
+    class_name: str
+    text: str
+    sha256: Sha256
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> SavedPlan:
+        if hashlib.sha256(self.text.encode()).hexdigest() != self.sha256:
+            raise ValueError("the training plan's text does not match its hash")
+        return self
+
+
+class SavedPart(_Part):
+    """An aggregator or a strategy: its class's name, and what it remembers."""
+
+    name: str
+    state: dict[str, JsonValue]
+
+
+class Breakpoint(_Part):
+    """``breakpoint.json``."""
+
+    version: Literal[1] = 1
+    experiment_id: Identifier
+    saved_at: float
+    name: str
+    tags: tuple[Tag, ...]
+    nodes: tuple[str, ...] | None
+    datasets: dict[str, str]
+    plan: SavedPlan
+    model_args: dict[str, JsonValue]
+    training_args: dict[str, JsonValue]
+    seed: int
+    round: int = Field(ge=0)
+    round_limit: int | None
+    aggregator: SavedPart
+    strategy: SavedPart
+    save_breakpoints: bool
+    history: tuple[RoundRecord, ...]
+    parameters_sha256: Sha256
+
+
+def folder_of(experiment: Path, round_: int) -> Path:
+    """Where an experiment keeps the breakpoint of a round."""
+    return experiment / f"breakpoint_{round_:04d}"
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def save(state: Breakpoint, parameters: Path, experiment: Path) -> Path:
+    """Write a breakpoint into an experiment's folder, over one of the same round.
+
+    Args:
+        parameters: The tensor file to keep with it.
+
+    Raises:
+        FedWardError: The disk refuses (DISK_FULL).
+    """
+    target = folder_of(experiment, state.round)
+    part = experiment / f".{target.name}-{uuid.uuid4().hex}"
+    try:
+        part.mkdir(mode=0o700, parents=True)
+        shutil.copyfile(parameters, part / PARAMETERS_FILE)
+        (part / STATE_FILE).write_text(state.model_dump_json(indent=1))
+        for path in (part / PARAMETERS_FILE, part / STATE_FILE, part):
+            sync(path)
+        _move(part, target)
+        sync(experiment)
+    except OSError as error:
+        shutil.rmtree(part, ignore_errors=True)
+        raise FedWardError(f"{target}: {error.strerror}.", code=Code.DISK_FULL) from error
+    return target
+
+
+def load(folder: Path) -> tuple[Breakpoint, Path]:
+    """A breakpoint's state, and the folder that it was read from.
+
+    Args:
+        folder: A breakpoint, or an experiment's folder: then the breakpoint saved last.
+
+    Raises:
+        BreakpointError: There is none, it is not whole, or it is of another version; names the file.
+    """
+    found = folder if (folder / STATE_FILE).is_file() else _newest(folder)
+    state = _read_state(found / STATE_FILE)
+    parameters = found / PARAMETERS_FILE
+    try:
+        is_same = file_sha256(parameters) == state.parameters_sha256
+        TensorFile(parameters)
+    except (OSError, TensorFileError) as error:
+        raise BreakpointError(f"{parameters}: missing, or no tensor file.") from error
+    if not is_same:
+        raise BreakpointError(f"{parameters}: altered since it was saved.")
+    return state, found
+
+
+def delete(folder: Path) -> None:
+    """Delete a breakpoint; one that is half gone is not taken for one."""
+    (folder / STATE_FILE).unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _read_state(path: Path) -> Breakpoint:
+    try:
+        return Breakpoint.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise BreakpointError(f"{path}: {error.strerror}.") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise BreakpointError(f"{path}: {where}: {first['msg']}.") from error
+
+
+def _newest(experiment: Path) -> Path:
+    folders = _all(experiment)
+    if not folders:
+        raise BreakpointError(f"{experiment}: there is no breakpoint in this folder.")
+    # By time and not by number: whoever went back to an earlier round is now ahead of the later ones.
+    return max(folders, key=lambda folder: _read_state(folder / STATE_FILE).saved_at)
+
+
+def _all(experiment: Path) -> list[Path]:
+    return sorted(path.parent for path in experiment.glob(f"breakpoint_*/{STATE_FILE}"))
+
+
+def _move(part: Path, target: Path) -> None:
+    if target.exists():
+        old = part.with_name(f"{part.name}-old")
+        target.rename(old)
+        part.rename(target)
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        part.rename(target)

@@ -1,0 +1,643 @@
+"""The experiment: what a researcher writes in a notebook.
+
+    experiment = Experiment(tags=["prostate"], training_plan_class=MyPlan, training_args={"epochs": 1},
+                            round_limit=20, strategy=Quorum(fraction=0.8, deadline_s=600))
+    experiment.run()
+
+After each round the experiment lies on disk as a breakpoint, and the running round in the store: whatever ends the
+notebook, ``Experiment.load_breakpoint(folder).run()`` goes on with the requests that were sent before.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, Self
+
+import structlog
+from pydantic import ValidationError
+
+from appliance.protocol.messages import (
+    ArgumentRange,
+    DatasetInfo,
+    ErrorReply,
+    PlanApproval,
+    PlanStanding,
+    PlanState,
+    PlanStatus,
+    Stop,
+    Stopped,
+)
+from appliance.protocol.tensors import Array, TensorFile, TensorSpec, write_tensors
+from appliance.protocol.wording import did_you_mean
+from appliance.training.arguments import TrainingArguments
+from appliance.training.plan import TrainingPlan
+from appliance.training.source import PlanSource, load_plan
+from researcher_kit import breakpoints
+from researcher_kit.aggregators import Aggregator, FedAverage
+from researcher_kit.errors import (
+    BreakpointError,
+    DatasetChoiceError,
+    ExperimentArgumentError,
+    ExperimentBusyError,
+    NoDatasetError,
+    PlanNotApprovedError,
+)
+from researcher_kit.federation import ASK_TIMEOUT_S, Answer, Federation
+from researcher_kit.history import RoundRecord
+from researcher_kit.monitor import Event, Interrupted, LiveTable, NodesFound, Observer, RoundClosed
+from researcher_kit.round import Inbox, Round, StopAsked, Terms
+from researcher_kit.settings import Settings
+from researcher_kit.spool import Spool
+from researcher_kit.store import RoundBook
+from researcher_kit.strategies import AllNodes, Quorum, Strategy
+from researcher_kit.tables import NodeTable
+
+STOP_TIMEOUT_S = 15.0
+_MAY_RUN = frozenset({PlanState.APPROVED, PlanState.NOT_REQUIRED})
+_log = structlog.get_logger(__name__)
+
+
+class Experiment(Settings):
+    """A federated experiment: one model, trained in rounds on data that stays where it is.
+
+    Every argument has a setter (``set_tags``, …) and can be given later; ``info()`` says what is missing.
+
+    Args:
+        tags: Words that a node's dataset must all carry.
+        nodes: Train on these nodes only; None for all that have data.
+        datasets: Which dataset to use at a node that has several: ``{node id: dataset id}``.
+        training_plan_class: The plan, as a class of the notebook or of a module.
+        training_plan_file: The plan, as a file instead.
+        model_args: What the plan's ``init_model`` gets (JSON values).
+        training_args: How to train in a round. With a ``random_seed``, two runs end bit-equal.
+        round_limit: How many rounds in all.
+        aggregator: ``FedAverage()`` if None.
+        strategy: ``AllNodes()`` if None.
+        name: For people.
+        experimentation_folder: Where breakpoints go; a folder in the researcher's own if None.
+        save_breakpoints: Keep every round's breakpoint, not the last one's only.
+        federation: The connection; if None, one of the experiment's own, by ``FEDWARD_RESEARCHER_HOME``.
+        progress: Show a live table: True always, False never, None in a terminal or notebook.
+
+    Raises:
+        ExperimentArgumentError: An argument is unknown or wrong; says what is allowed.
+        ArgumentInvalidError: A training argument is.
+        PlanInvalidError: The plan's text cannot be taken from its class.
+
+    Example:
+        >>> experiment = Experiment(tags=["prostate"], round_limit=20)
+        >>> experiment.info().missing
+        ('training plan: set_training_plan_class(...)',)
+    """
+
+    def __init__(
+        self,
+        *,
+        tags: Sequence[str] | None = None,
+        nodes: Sequence[str] | None = None,
+        datasets: Mapping[str, str] | None = None,
+        training_plan_class: type[TrainingPlan] | None = None,
+        training_plan_file: Path | str | None = None,
+        model_args: Mapping[str, Any] | None = None,
+        training_args: Mapping[str, Any] | None = None,
+        round_limit: int | None = None,
+        aggregator: Aggregator | None = None,
+        strategy: Strategy | None = None,
+        name: str | None = None,
+        experimentation_folder: Path | str | None = None,
+        save_breakpoints: bool = False,
+        federation: Federation | None = None,
+        progress: bool | None = None,
+        **unknown: object,
+    ) -> None:
+        super().__init__()
+        given = {key: value for key, value in locals().items() if key in _ARGUMENTS and value is not None}
+        if unknown:
+            wrong, known = min(unknown), [*_ARGUMENTS, "federation", "progress"]
+            hint = did_you_mean(wrong, known)
+            raise ExperimentArgumentError(f"Experiment has no argument '{wrong}'.{hint} It has {', '.join(known)}.")
+        if training_plan_class and training_plan_file:
+            raise ExperimentArgumentError("Give training_plan_class or training_plan_file, not both.")
+        for argument, value in given.items():
+            getattr(self, f"set_{argument}")(value)
+        self.id = f"exp-{secrets.token_hex(6)}"
+        self._seed = secrets.randbelow(2**31)
+        self._round = 0
+        self._history: tuple[RoundRecord, ...] = ()
+        self._parameters: Path | None = None
+        self._superseded: Path | None = None  # an automatic breakpoint that the next one replaces
+        self._upload_to_delete: str | None = None
+        self._cleared: set[tuple[str, str]] = set()  # plans known to be approved: (node, SHA-256)
+        self._federation = federation
+        self._owns_federation = False
+        self._progress = progress
+        self._observers: list[Observer] = []
+        self._inbox: Inbox | None = None  # while running
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Experiment({self._name or self.id!r}, round {self._round} of {self._round_limit or '?'})"
+
+    def close(self) -> None:
+        """End the connection, if it is the experiment's own."""
+        if self._federation and self._owns_federation:
+            self._federation.close()
+            self._federation = None
+
+    # Where it stands
+
+    @property
+    def federation(self) -> Federation:
+        """The connection, opened when it is first needed."""
+        if self._federation is None:
+            self._federation, self._owns_federation = Federation(), True
+        return self._federation
+
+    @property
+    def history(self) -> tuple[RoundRecord, ...]:
+        """The closed rounds: replies, metrics, overrides, and where the time went."""
+        return self._history
+
+    def round_current(self) -> int:
+        """How many rounds are closed."""
+        return self._round
+
+    def experimentation_path(self) -> Path:
+        """The experiment's folder, with its breakpoints."""
+        if self._folder is None:
+            self._folder = self.federation.home.folder("experiments") / self.id
+        return self._folder
+
+    def parameters(self) -> dict[str, Array]:
+        """The global parameters as arrays by name; before the first round, those that the model starts with."""
+        file = TensorFile(self._require_parameters())
+        return {name: file[name] for name in file}
+
+    def training_plan(self) -> TrainingPlan:
+        """The training plan, built and with the global parameters set: ``training_plan().model()`` predicts."""
+        plan = self._build_plan()
+        plan.set_parameters(self.parameters())
+        return plan
+
+    def on_event(self, observer: Observer) -> Observer:
+        """Let ``observer`` hear what happens (see ``researcher_kit.monitor``); usable as a decorator."""
+        self._observers.append(observer)
+        return observer
+
+    # Running
+
+    def run(self, rounds: int | None = None, increase: bool = False) -> int:
+        """Run rounds, one after another.
+
+        Ctrl-C leaves a breakpoint to resume from and says where it is.
+
+        Args:
+            rounds: How many; None for all up to the round limit.
+            increase: Raise the round limit if ``rounds`` goes beyond it.
+
+        Returns:
+            How many rounds were run: 0 when the limit is reached already.
+
+        Raises:
+            ExperimentArgumentError: Something is missing or wrong.
+            NoDatasetError: No node has a dataset that fits.
+            DatasetChoiceError: A node has several.
+            PlanNotApprovedError: Some hospital has not approved the plan.
+            NodeFailedError: A node failed and the strategy needs every one.
+            QuorumMissedError: Too few nodes answered.
+        """
+        count = self._count_rounds(rounds, increase)
+        if count:
+            with self._running() as inbox:
+                for _ in range(count):
+                    self._run_round(inbox)
+        return count
+
+    def run_once(self, increase: bool = False) -> int:
+        """Run one round; see ``run``."""
+        return self.run(1, increase)
+
+    def stop(self, *, timeout_s: float = STOP_TIMEOUT_S) -> NodeTable[Stopped]:
+        """End the experiment's work at every node, and the round that runs here, from any thread.
+
+        Returns:
+            When each node saw the last process end; a node that is silent now stops when it hears of it.
+        """
+        if inbox := self._inbox:
+            inbox.events.put(StopAsked())
+        else:
+            book = RoundBook(self.federation.store, self.id)
+            self.federation.withdraw(book.abandon(self._round + 1))
+        nodes = sorted(self._datasets)
+        answers = self.federation.ask(dict.fromkeys(nodes, Stop(experiment_id=self.id)), timeout_s=timeout_s)
+        stopped = {node: answer.body for node, answer in answers.items() if isinstance(answer.body, Stopped)}
+        words = {node: "ended" if body.was_running else "was not running" for node, body in stopped.items()}
+        rows = [(node, self.federation.institution(node), words.get(node, "no answer yet")) for node in nodes]
+        silent = tuple(node for node in nodes if node not in stopped)
+        return NodeTable("Stopped", ("node", "institution", "state"), tuple(rows), stopped, silent)
+
+    # Approval
+
+    def request_approval(
+        self,
+        description: str,
+        ranges: Sequence[ArgumentRange | Mapping[str, Any]] = (),
+        *,
+        nodes: Sequence[str] | None = None,
+        timeout_s: float = ASK_TIMEOUT_S,
+    ) -> NodeTable[PlanStanding]:
+        """Ask the hospitals' staff to review the plan.
+
+        Args:
+            description: For the reviewer: what the plan does, and why.
+            ranges: What values of training arguments the approval should cover, such as
+                ``{"name": "optimizer_args.lr", "minimum": 0.001, "maximum": 0.1}``.
+            nodes: Ask these; if None, those with data for this experiment.
+
+        Returns:
+            Where the plan stands at each node. A node that is silent has the request when it comes back.
+        """
+        plan = self._require_plan()
+        try:
+            checked = tuple(ArgumentRange.model_validate(range_) for range_ in ranges)
+            body = PlanApproval(
+                name=self._name or plan.class_name,
+                description=description,
+                source=plan.text,
+                sha256=plan.sha256,
+                ranges=checked,
+            )
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "ranges"
+            raise ExperimentArgumentError(f"{where}: {first['msg']}.") from error
+        asked = self._approvers(nodes)
+        return self._standings(asked, self.federation.ask(dict.fromkeys(asked, body), timeout_s=timeout_s))
+
+    def plan_status(
+        self, *, nodes: Sequence[str] | None = None, timeout_s: float = ASK_TIMEOUT_S
+    ) -> NodeTable[PlanStanding]:
+        """Where the plan stands at each node, with the reviewer's note."""
+        asked = self._approvers(nodes)
+        body = PlanStatus(sha256=self._require_plan().sha256)
+        return self._standings(asked, self.federation.ask(dict.fromkeys(asked, body), timeout_s=timeout_s))
+
+    # Breakpoints
+
+    def breakpoint(self) -> Path:
+        """Save a breakpoint that stays, and return its folder. Between rounds there is always one already."""
+        folder = self._save(self._require_parameters())
+        self._superseded = None
+        return folder
+
+    @classmethod
+    def load_breakpoint(
+        cls,
+        folder: Path | str,
+        *,
+        federation: Federation | None = None,
+        aggregator: Aggregator | None = None,
+        strategy: Strategy | None = None,
+        progress: bool | None = None,
+    ) -> Experiment:
+        """The experiment as it was; a round that was under way goes on with the requests sent before.
+
+        Nothing of the plan is executed by loading.
+
+        Args:
+            folder: A breakpoint, or an experiment's folder for the one saved last.
+            aggregator: Needed when the breakpoint names a class of your own.
+            strategy: Likewise.
+
+        Raises:
+            BreakpointError: Not whole, of another version, or it names a class that must be given.
+        """
+        state, found = breakpoints.load(Path(folder).expanduser().absolute())
+        experiment = cls(federation=federation, progress=progress)
+        experiment.id, experiment._seed, experiment._round = state.experiment_id, state.seed, state.round
+        experiment._name, experiment._tags, experiment._nodes = state.name, state.tags, state.nodes
+        experiment._datasets, experiment._choices = dict(state.datasets), dict(state.datasets)
+        experiment._plan = PlanSource(state.plan.class_name, state.plan.text, state.plan.sha256)
+        experiment._is_plan_new = False
+        experiment._model_args = dict(state.model_args)
+        experiment._training_args = TrainingArguments.parse(state.training_args)
+        experiment._round_limit, experiment._save_breakpoints = state.round_limit, state.save_breakpoints
+        experiment._aggregator = _restored(state.aggregator, aggregator, (FedAverage,), "aggregator")
+        experiment._strategy = _restored(state.strategy, strategy, (AllNodes, Quorum), "strategy")
+        experiment._history, experiment._folder = state.history, found.parent
+        experiment._parameters = found / breakpoints.PARAMETERS_FILE
+        return experiment
+
+    def _save(self, parameters: Path) -> Path:
+        plan = self._require_plan()
+        state = breakpoints.Breakpoint(
+            experiment_id=self.id,
+            saved_at=self.federation.clock(),
+            name=self._name,
+            tags=self._tags,
+            nodes=self._nodes,
+            datasets=self._datasets,
+            plan=breakpoints.SavedPlan(class_name=plan.class_name, text=plan.text, sha256=plan.sha256),
+            model_args=self._model_args,
+            training_args=self.training_args(),
+            seed=self._seed,
+            round=self._round,
+            round_limit=self._round_limit,
+            aggregator=_saved(self._aggregator),
+            strategy=_saved(self._strategy),
+            save_breakpoints=self._save_breakpoints,
+            history=self._history,
+            parameters_sha256=breakpoints.file_sha256(parameters),
+        )
+        folder = breakpoints.save(state, parameters, self.experimentation_path())
+        self._parameters = folder / breakpoints.PARAMETERS_FILE
+        return folder
+
+    # One round
+
+    @contextmanager
+    def _running(self) -> Iterator[Inbox]:
+        self._require_complete()
+        inbox = Inbox(RoundBook(self.federation.store, self.id))
+        with ExitStack() as stack:
+            stack.enter_context(_locked(self.experimentation_path()))
+            stack.enter_context(self.federation.listening(self.id, inbox))
+            stack.enter_context(self._shown())
+            self._inbox = inbox
+            stack.callback(setattr, self, "_inbox", None)
+            try:
+                self._find_datasets()
+                self._require_approval()
+                self._require_parameters()
+                yield inbox
+            except KeyboardInterrupt as interrupt:
+                self._say_interrupted(interrupt)
+                raise
+
+    def _run_round(self, inbox: Inbox) -> None:
+        number = self._round + 1
+        spool = Spool(self.experimentation_path() / "spool" / f"round_{number:04d}")
+        book = RoundBook(self.federation.store, self.id)
+        round_ = Round(
+            self._terms(number), federation=self.federation, book=book, inbox=inbox, spool=spool, emit=self._emit
+        )
+        obsolete, self._upload_to_delete = self._upload_to_delete, None
+        record = round_.run(obsolete_upload=obsolete)
+        self._history, self._round = (*self._history[: number - 1], record), number
+        saved = self._save(spool.aggregated)
+        # A node that is late may still be fetching; what is left behind expires at the network host.
+        self._upload_to_delete = None if record.failures else round_.upload_id
+        self.federation.withdraw(book.close(number))
+        spool.clear()
+        self._forget_superseded(saved)
+        self._emit(RoundClosed(record))
+
+    def _terms(self, number: int) -> Terms:
+        return Terms(
+            experiment_id=self.id,
+            round=number,
+            round_limit=max(self._round_limit or 0, number),
+            datasets=self._datasets,
+            plan=self._require_plan(),
+            model_args=self._model_args,
+            training_args=self.training_args(),
+            aggregator=self._aggregator,
+            strategy=self._strategy,
+            parameters=self._require_parameters(),
+        )
+
+    def _forget_superseded(self, saved: Path) -> None:
+        if self._superseded and self._superseded != saved:
+            breakpoints.delete(self._superseded)
+        self._superseded = None if self._save_breakpoints else saved
+
+    def _count_rounds(self, rounds: int | None, increase: bool) -> int:
+        if rounds is not None and (type(rounds) is not int or rounds < 1):
+            raise ExperimentArgumentError(f"rounds is {rounds!r}; expected a whole number from 1, or None.")
+        limit = self._round_limit
+        if rounds is None:
+            self._require_complete()
+            return max(0, (limit or 0) - self._round)
+        asked = self._round + rounds
+        if limit is None or (asked > limit and increase):
+            self._round_limit = asked
+        elif asked > limit:
+            raise ExperimentArgumentError(
+                f"{rounds} more after round {self._round} is beyond the round limit of {limit}.",
+                remedy="Raise it with set_round_limit(), or pass increase=True.",
+            )
+        return rounds
+
+    def _emit(self, event: Event) -> None:
+        for observer in self._observers:
+            try:
+                observer(event)
+            except Exception:  # noqa: BLE001 - a broken plot must not cost a round
+                _log.exception("an observer failed; the round goes on", observer=repr(observer))
+
+    @contextmanager
+    def _shown(self) -> Iterator[None]:
+        with nullcontext() if self._progress is False else LiveTable(always=bool(self._progress)) as table:
+            self._observers += [table] if table else []
+            try:
+                yield
+            finally:
+                self._observers = [observer for observer in self._observers if observer is not table]
+
+    def _say_interrupted(self, interrupt: KeyboardInterrupt) -> None:
+        if self._parameters:
+            folder = self._parameters.parent
+            self._emit(Interrupted(self._round + 1, folder))
+            interrupt.add_note(f"Resume with Experiment.load_breakpoint({str(folder)!r}).run(), or run() again here.")
+
+    # What a run needs
+
+    def _require_complete(self) -> None:
+        if missing := self._missing():
+            raise ExperimentArgumentError(
+                f"The experiment is not complete: {'; '.join(missing)}.", remedy="Set what is missing; see info()."
+            )
+
+    def _require_plan(self) -> PlanSource:
+        if self._plan is None:
+            raise ExperimentArgumentError("There is no training plan yet.", remedy="Call set_training_plan_class().")
+        return self._plan
+
+    def _build_plan(self) -> TrainingPlan:
+        # From its text, as the hospitals will: what works here by a name of the notebook fails here already.
+        source = self._require_plan()
+        plan = load_plan(source.text, source.class_name)()
+        seed = self._training_args.random_seed
+        plan.build(self._model_args, self._training_args, seed=self._seed if seed is None else seed)
+        return plan
+
+    def _require_parameters(self) -> Path:
+        if self._parameters is None or (self._is_plan_new and self._round == 0):
+            self._start()
+        elif self._is_plan_new:
+            self._require_same_model(self._build_plan().get_parameters())
+        self._is_plan_new = False
+        assert self._parameters is not None
+        return self._parameters
+
+    def _start(self) -> None:
+        folder = self.experimentation_path()
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        start = folder / ".start.safetensors"
+        write_tensors(self._build_plan().get_parameters(), start)
+        saved = self._save(start)
+        start.unlink()
+        self._superseded = None if self._save_breakpoints else saved
+
+    def _require_same_model(self, tensors: Mapping[str, Array]) -> None:
+        assert self._parameters is not None
+        specs = {name: TensorSpec(array.shape, array.dtype.name) for name, array in tensors.items()}
+        if specs != TensorFile(self._parameters).specs:
+            raise ExperimentArgumentError(
+                f"The plan's model has other tensors than the one trained for {self._round} rounds.",
+                remedy="Begin a new Experiment for another model.",
+            )
+
+    def _find_datasets(self) -> None:
+        if self._datasets:
+            return
+        if not self._tags:
+            self.federation.require_nodes(tuple(self._choices))
+            self._datasets = dict(self._choices)
+            return
+        found = self.federation.search(self._tags, nodes=self._nodes)
+        chosen = {node: self._choose_dataset(node, datasets) for node, datasets in found.answers.items()}
+        self._datasets = {node: dataset for node, dataset in chosen.items() if dataset}
+        lacking = [node for node in self._nodes or () if node not in self._datasets]
+        if lacking or not self._datasets:
+            self._datasets = {}
+            raise NoDatasetError(
+                f"No dataset tagged {', '.join(self._tags)} at {', '.join(lacking) or 'any node'}"
+                + (f"; no answer from {', '.join(found.silent)}." if found.silent else ".")
+            )
+        self._emit(NodesFound(dict(self._datasets), found.silent))
+
+    def _choose_dataset(self, node: str, datasets: Sequence[DatasetInfo]) -> str | None:
+        ids = [info.dataset_id for info in datasets]
+        wanted = self._choices.get(node)
+        names = ", ".join(f"'{info.dataset_id}' ({info.name})" for info in datasets) or "none"
+        if wanted and wanted not in ids:
+            raise NoDatasetError(f"{node} has no dataset '{wanted}' tagged {', '.join(self._tags)}; it has {names}.")
+        if len(ids) > 1 and not wanted:
+            raise DatasetChoiceError(
+                f"{self.federation.institution(node)} ({node}) has {len(ids)} datasets that fit: {names}.",
+                remedy=f'Choose one: set_datasets({{"{node}": "{ids[0]}"}}), or search by more tags.',
+            )
+        return wanted or (ids[0] if ids else None)
+
+    def _approvers(self, nodes: Sequence[str] | None) -> tuple[str, ...]:
+        if nodes is not None:
+            return self.federation.require_nodes(nodes)
+        if self._datasets or not self._tags:
+            return tuple(sorted(self._datasets)) or self.federation.node_ids()
+        found = self.federation.search(self._tags, nodes=self._nodes)
+        approvers = tuple(node for node, datasets in found.answers.items() if datasets)
+        if not approvers:
+            raise NoDatasetError(f"No dataset tagged {', '.join(self._tags)} at any node, so nobody to ask.")
+        return approvers
+
+    def _require_approval(self) -> None:
+        plan = self._require_plan()
+        asked = [node for node in sorted(self._datasets) if (node, plan.sha256) not in self._cleared]
+        if not asked:
+            return
+        standings = self.plan_status(nodes=asked)
+        unknown = [node for node, standing in standings.answers.items() if standing.state is PlanState.UNKNOWN]
+        known = dict(standings.answers)
+        if unknown:
+            known |= self.request_approval(f"Sent by experiment {self._name or self.id}.", nodes=unknown).answers
+        # A silent node is passed over: it checks for itself when the request reaches it.
+        refused = {node: standing for node, standing in known.items() if standing.state not in _MAY_RUN}
+        if refused:
+            raise PlanNotApprovedError(self._refusal(refused))
+        self._cleared |= {(node, plan.sha256) for node in known}
+
+    def _refusal(self, refused: Mapping[str, PlanStanding]) -> str:
+        lines = [f"The training plan {self._require_plan().class_name} may not run at:"]
+        for node, standing in sorted(refused.items()):
+            note = f' The reviewer wrote: "{standing.note}"' if standing.note else ""
+            lines.append(f"- {self.federation.institution(node)} ({node}): {_STATES[standing.state]}{note}")
+        return "\n".join(lines)
+
+    def _standings(self, nodes: Sequence[str], answers: Mapping[str, Answer]) -> NodeTable[PlanStanding]:
+        standings: dict[str, PlanStanding] = {}
+        words = dict.fromkeys(nodes, ("no answer", ""))
+        for node, answer in answers.items():
+            if isinstance(answer.body, PlanStanding):
+                standings[node] = answer.body
+                words[node] = (answer.body.state, answer.body.note)
+            elif isinstance(answer.body, ErrorReply):
+                words[node] = (answer.body.code, answer.body.message)
+        rows = tuple((node, self.federation.institution(node), *words[node]) for node in nodes)
+        silent = tuple(node for node in nodes if node not in answers)
+        columns = ("node", "institution", "state", "note")
+        return NodeTable(f"Training plan {self._require_plan().class_name}", columns, rows, standings, silent)
+
+
+_ARGUMENTS = (
+    "tags",
+    "nodes",
+    "datasets",
+    "training_plan_class",
+    "training_plan_file",
+    "model_args",
+    "training_args",
+    "round_limit",
+    "aggregator",
+    "strategy",
+    "name",
+    "experimentation_folder",
+    "save_breakpoints",
+)
+_STATES = {
+    PlanState.UNKNOWN: "it does not know the plan; call request_approval(description).",
+    PlanState.PENDING: "the staff have not reviewed it yet; run again when they have.",
+    PlanState.REJECTED: "the staff rejected it; change the plan and request approval of the new text.",
+    PlanState.EXPIRED: "the approval has expired; call request_approval(description) again.",
+    PlanState.REVOKED: "the staff took the approval back; ask them why.",
+}
+
+
+def _saved(part: Aggregator | Strategy) -> breakpoints.SavedPart:
+    return breakpoints.SavedPart(name=type(part).__name__, state=part.state())
+
+
+def _restored(saved: breakpoints.SavedPart, given: Any, known: tuple[type[Any], ...], what: str) -> Any:
+    by_name = {kind.__name__: kind for kind in known}
+    if given is None and saved.name not in by_name:
+        raise BreakpointError(
+            f"The breakpoint was saved with the {what} {saved.name}, which is a class of your own.",
+            remedy=f"Pass {what}={saved.name}(...) to load_breakpoint().",
+        )
+    part = by_name[saved.name]() if given is None else given
+    if type(part).__name__ == saved.name:
+        part.restore(saved.state)
+    return part
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ExperimentBusyError(
+                f"{folder}: the experiment runs already, in another notebook or thread.",
+                remedy="Stop it there, or load its breakpoint there.",
+            ) from error
+        yield

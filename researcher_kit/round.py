@@ -1,0 +1,498 @@
+"""One round: choose, upload, request, collect, aggregate; each step recorded when it is finished.
+
+Run again after a crash, a round goes on behind its last finished step. Until its requests are out it may make
+things anew; from then on the requests in the outbox are the ones that count, word for word.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import queue
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+import structlog
+from pydantic import JsonValue
+
+from appliance.protocol.envelope import Envelope
+from appliance.protocol.errors import Code, FedWardError
+from appliance.protocol.keys import b64url
+from appliance.protocol.messages import MAX_ENCLOSED_BYTES, ErrorReply, Scalar, SealedFile, Stop, Train, TrainReply
+from appliance.protocol.rounds import ResearcherStep
+from appliance.protocol.sealing import Sealed, open_key, seal_key
+from appliance.protocol.tensors import TensorFile
+from appliance.training.source import PlanSource
+from researcher_kit.aggregators.base import Aggregator, Update, require_like
+from researcher_kit.errors import (
+    AggregationError,
+    ExperimentArgumentError,
+    NetworkUnreachableError,
+    NodeFailure,
+    RoundStoppedError,
+)
+from researcher_kit.federation import Federation
+from researcher_kit.history import FailureRecord, NodeRecord, RoundRecord, RoundTiming
+from researcher_kit.monitor import (
+    NodeFailed,
+    NodeReceived,
+    NodeReplied,
+    Observer,
+    ParametersUploaded,
+    Progress,
+    RoundStarted,
+)
+from researcher_kit.spool import Spool
+from researcher_kit.store import Request, RoundBook, RoundRow
+from researcher_kit.strategies.base import RoundView, Strategy, Verdict
+from researcher_kit.wire import Files
+
+DOWNLOADS_AT_ONCE = 4
+EXPIRY_SLACK_S = 300
+STOP_WAIT_S = 2.0  # a node that trains has stopped by then; one that is silent stops when it hears of it
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Terms:
+    """All that a round depends on.
+
+    Attributes:
+        datasets: The dataset of each node that has one.
+        parameters: The tensor file of the global parameters.
+    """
+
+    experiment_id: str
+    round: int
+    round_limit: int
+    datasets: Mapping[str, str]
+    plan: PlanSource
+    model_args: Mapping[str, JsonValue]
+    training_args: Mapping[str, JsonValue]
+    aggregator: Aggregator
+    strategy: Strategy
+    parameters: Path
+
+    def digest(self) -> str:
+        """A hash of what the requests say; a round begun on other terms is not taken up again."""
+        said = [dict(self.datasets), self.plan.sha256, self.plan.class_name, dict(self.model_args)]
+        said += [dict(self.training_args), self.aggregator.node_args()]
+        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class ReceiptSeen:
+    """A node has one of our messages."""
+
+    jti: str
+
+
+@dataclass(frozen=True)
+class StopAsked:
+    """Someone called ``stop``."""
+
+
+@dataclass(frozen=True)
+class _Fetched:
+    node_id: str
+    update: TensorFile
+    seconds: float
+
+
+@dataclass(frozen=True)
+class _Refused:
+    node_id: str
+    error: FedWardError
+
+
+class Inbox:
+    """What arrives for one experiment: recorded by the federation's thread, then handed to the round that waits."""
+
+    def __init__(self, book: RoundBook) -> None:
+        self._book = book
+        self.events: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    def record(self, connection: sa.Connection, envelope: Envelope) -> None:
+        """See ``federation.Listener``."""
+        self._book.record_reply(connection, envelope)
+
+    def arrived(self, envelope: Envelope) -> None:
+        """See ``federation.Listener``."""
+        self.events.put(envelope)
+
+    def received(self, jti: str) -> None:
+        """See ``federation.Listener``."""
+        self.events.put(ReceiptSeen(jti))
+
+
+class Round:
+    """One pass over the nodes, from their choice to the next global parameters.
+
+    Args:
+        emit: Hears what happens, in the caller's thread.
+    """
+
+    def __init__(
+        self, terms: Terms, *, federation: Federation, book: RoundBook, inbox: Inbox, spool: Spool, emit: Observer
+    ) -> None:
+        self._terms = terms
+        self._federation = federation
+        self._book = book
+        self._inbox = inbox
+        self._spool = spool
+        self._emit = emit
+        self._stop = threading.Event()
+        self._began = time.monotonic()
+        self._upload_s = 0.0
+        self._requests: dict[str, Request] = {}
+        self._arrived: dict[str, _Fetched] = {}
+        self._failed: dict[str, NodeFailure] = {}
+
+    def run(self, *, obsolete_upload: str | None = None) -> RoundRecord:
+        """Go through the steps that are left; at the end the next parameters lie in the spool.
+
+        Args:
+            obsolete_upload: An earlier round's parameters at the network host, deleted while the nodes train.
+
+        Raises:
+            FedWardError: What the strategy makes of failed or silent nodes, or what stands in the way here.
+            RoundStoppedError: ``stop`` was called.
+        """
+        steps: dict[ResearcherStep, Callable[[RoundRow], None]] = {
+            ResearcherStep.CHOSEN: self._upload,
+            ResearcherStep.UPLOADED: self._request,
+            ResearcherStep.REQUESTED: self._collect,
+            ResearcherStep.COLLECTED: self._aggregate,
+        }
+        row = self._begin()
+        self._pool = ThreadPoolExecutor(DOWNLOADS_AT_ONCE, thread_name_prefix="fedward-download")
+        if obsolete_upload:
+            # A daemon of its own: nobody waits for it, not even when the line is down.
+            threading.Thread(target=_delete, args=(self._federation.files, obsolete_upload), daemon=True).start()
+        try:
+            while step := steps.get(row.step):
+                step(row)
+                row = self._row()
+        finally:
+            self._stop.set()
+            self._pool.shutdown(cancel_futures=True)
+        self.upload_id: str | None = (row.parameters or {})["upload_id"]
+        return RoundRecord.model_validate_json(json.dumps(row.record))
+
+    def abandon(self) -> None:
+        """Forget the round: its requests are not repeated, and an answer to one counts for nothing."""
+        self._federation.withdraw(self._book.abandon(self._terms.round))
+
+    # The steps
+
+    def _begin(self) -> RoundRow:
+        row = self._book.find(self._terms.round)
+        is_resumed = row is not None and row.terms == self._terms.digest() and self._is_open(row.step)
+        if not is_resumed:
+            self.abandon()
+            self._spool.clear()
+            self._book.begin(self._terms.round, terms=self._terms.digest(), chosen=self._choose())
+        self._spool.open()
+        row = self._row()
+        institutions = {node: self._federation.institution(node) for node in row.chosen}
+        self._emit(RoundStarted(self._terms.round, self._terms.round_limit, institutions, is_resumed))
+        return row
+
+    def _is_open(self, step: ResearcherStep) -> bool:
+        is_whole = step is not ResearcherStep.AGGREGATED or self._spool.aggregated.exists()
+        return step is not ResearcherStep.CLOSED and is_whole
+
+    def _choose(self) -> tuple[str, ...]:
+        nodes = sorted(self._terms.datasets)
+        chosen = tuple(sorted(set(self._terms.strategy.choose(nodes, self._terms.round))))
+        if not chosen or not set(chosen) <= set(nodes):
+            raise ExperimentArgumentError(f"The strategy chose {[*chosen]}; expected some of {nodes}.")
+        return chosen
+
+    def _upload(self, row: RoundRow) -> None:
+        began = time.monotonic()
+        path, sealed = self._spool.seal_parameters(self._terms.parameters)
+        is_enclosed = sealed.size_bytes <= MAX_ENCLOSED_BYTES
+        upload_id = None if is_enclosed else self._upload_parameters(path, sealed, row.chosen)
+        # The key is sealed to ourselves, so that the store holds no secret in clear.
+        key = seal_key(sealed.content_key, self._federation.keys.public.sealing, context=self._key_context)
+        file = SealedFile(
+            upload_id=upload_id,
+            content=b64url(path.read_bytes()) if is_enclosed else None,
+            sha256=sealed.sha256,
+            size_bytes=sealed.size_bytes,
+            content_key=key,
+        )
+        path.unlink()
+        self._advance(ResearcherStep.UPLOADED, parameters=file.model_dump(mode="json"))
+        self._upload_s = time.monotonic() - began
+        self._emit(ParametersUploaded(self._terms.round, sealed.size_bytes, self._upload_s))
+
+    def _upload_parameters(self, path: Path, sealed: Sealed, recipients: Sequence[str]) -> str:
+        upload_id = str(uuid.uuid4())
+        self._federation.files.upload(
+            path,
+            upload_id=upload_id,
+            sha256=sealed.sha256,
+            recipients=recipients,
+            purpose="parameters",
+            experiment_id=self._terms.experiment_id,
+            stop=self._stop,
+        )
+        return upload_id
+
+    def _request(self, row: RoundRow) -> None:
+        file = SealedFile.model_validate(row.parameters)
+        content_key = open_key(file.content_key, self._federation.keys.sealing, context=self._key_context)
+        now, deadline_s = self._federation.clock(), self._terms.strategy.deadline_s
+        deadline = None if deadline_s is None else int(now + deadline_s) + 1
+        lifetime_s = None if deadline_s is None else min(int(deadline_s) + EXPIRY_SLACK_S, Train.lifetime_s)
+        with self._federation.outgoing() as out:
+            for node in row.chosen:
+                sealing = self._federation.register.require(node).sealing
+                key = seal_key(content_key, sealing, context=self._key_context)
+                train = self._train(node, file.model_copy(update={"content_key": key}), deadline)
+                jti = out.post(node, train, lifetime_s=lifetime_s).envelope.jti
+                dataset_id = self._terms.datasets[node]
+                self._book.add_request(out.connection, self._terms.round, jti=jti, node_id=node, dataset_id=dataset_id)
+            self._book.advance_within(out.connection, self._terms.round, ResearcherStep.REQUESTED, requested_at=now)
+
+    def _collect(self, row: RoundRow) -> None:
+        assert row.requested_at is not None
+        # Of this clock only the time between is used, but for a crash in between.
+        origin = time.monotonic() - max(0.0, self._federation.clock() - row.requested_at)
+        self._take_all(row)
+        while True:
+            view = self._view(time.monotonic() - origin)
+            decision = self._terms.strategy.decide(view)
+            if decision.verdict is Verdict.CLOSE:
+                break
+            if decision.verdict is Verdict.FAIL:
+                self._fail(view)
+            wait_s = None if decision.ask_again_s is None else max(0.0, decision.ask_again_s - view.elapsed_s)
+            with suppress(queue.Empty):
+                self._hear(self._inbox.events.get(timeout=wait_s))
+        self._advance(ResearcherStep.COLLECTED, used=sorted(self._arrived))
+
+    def _aggregate(self, row: RoundRow) -> None:
+        if not self._arrived:
+            self._take_all(row)
+            while not set(row.used) <= self._arrived.keys() | self._failed.keys():
+                self._hear(self._inbox.events.get())
+            if lost := [self._failed[node] for node in row.used if node in self._failed]:
+                self.abandon()
+                raise AggregationError(f"The update is lost: {lost[0]}", code=lost[0].code)
+        began = time.monotonic()
+        replies = [self._record_of(node) for node in row.used]
+        self._spool.write_aggregated(self._aggregated(replies))
+        aggregation_s = time.monotonic() - began
+        record = self._record(row, replies, aggregation_s)
+        self._advance(ResearcherStep.AGGREGATED, record=record.model_dump(mode="json"))
+
+    # Collecting
+
+    def _take_all(self, row: RoundRow) -> None:
+        requests = self._book.requests(self._terms.round)
+        self._requests = {request.jti: request for request in requests if request.node_id in (row.used or row.chosen)}
+        self._expected = TensorFile(self._terms.parameters).specs
+        for request in self._requests.values():
+            self._take(request)
+
+    def _hear(self, event: object) -> None:
+        match event:
+            case Envelope(body=Scalar() as scalar) if scalar.experiment_id == self._terms.experiment_id:
+                self._hear_scalar(event.sender, scalar)
+            case Envelope() if event.in_reply_to in self._requests:
+                self._take_answer(event.in_reply_to)
+            case ReceiptSeen() if request := self._requests.get(event.jti):
+                self._emit(NodeReceived(self._terms.round, request.node_id))
+            case _Fetched() if event.node_id not in self._failed:
+                self._arrived[event.node_id] = event
+                self._emit(NodeReplied(self._terms.round, self._record_of(event.node_id)))
+            case _Refused():
+                self._give_up(self._failure(event.node_id, event.error.code, event.error.message, event.error.rule))
+            case Exception():
+                raise event
+            case StopAsked():
+                self.abandon()
+                raise RoundStoppedError(f"Round {self._terms.round} was stopped from this side.")
+
+    def _hear_scalar(self, node_id: str, scalar: Scalar) -> None:
+        is_asked = any(request.node_id == node_id for request in self._requests.values())
+        if is_asked and scalar.round == self._terms.round:
+            place = (scalar.split, scalar.epoch, scalar.iteration, scalar.iterations)
+            self._emit(Progress(self._terms.round, node_id, *place, scalar.values))
+
+    def _take_answer(self, jti: str) -> None:
+        if self._requests[jti].reply is None:
+            request = next(request for request in self._book.requests(self._terms.round) if request.jti == jti)
+            self._requests[jti] = request
+            self._take(request)
+
+    def _take(self, request: Request) -> None:
+        match request.reply:
+            case ErrorReply() as error:
+                self._give_up(self._failure(request.node_id, error.code, error.message, error.rule, error.plan_line))
+            case TrainReply() as reply if reply.update is None or reply.sample_count is None:
+                lacks = "an update" if reply.update is None else "a sample count"
+                message = f"Its reply came without {lacks}."
+                self._give_up(self._failure(request.node_id, Code.UPDATE_REFUSED, message))
+            case TrainReply(update=SealedFile() as update):
+                self._pool.submit(self._fetch, request.node_id, update)
+
+    def _fetch(self, node_id: str, update: SealedFile) -> None:
+        began = time.monotonic()
+        context = f"{self._terms.experiment_id}/{self._terms.round}/update/{node_id}"
+
+        def content_key() -> bytes:
+            return open_key(update.content_key, self._federation.keys.sealing, context=context)
+
+        try:
+            file = self._spool.fetch_update(
+                node_id, update, content_key, self._federation.files, self._expected, self._stop
+            )
+        except FedWardError as error:
+            self._inbox.events.put(_Refused(node_id, error))
+        except Exception as error:  # noqa: BLE001 - whoever waits for the update must hear of it
+            self._inbox.events.put(error)
+        else:
+            self._inbox.events.put(_Fetched(node_id, file, time.monotonic() - began))
+
+    def _view(self, elapsed_s: float) -> RoundView:
+        asked = frozenset(request.node_id for request in self._requests.values())
+        return RoundView(asked, frozenset(self._arrived), dict(self._failed), elapsed_s)
+
+    def _fail(self, view: RoundView) -> None:
+        failures = [self._failed[node] for node in sorted(self._failed)]
+        late = sorted(view.asked - view.arrived - view.failed.keys())
+        deadline_s = self._terms.strategy.deadline_s
+        for node in late if deadline_s is not None and view.elapsed_s >= deadline_s else ():
+            message = f"No update within {view.elapsed_s:.0f} s."
+            failures.append(self._failure(node, Code.ROUND_TIMEOUT, message))
+        self.abandon()
+        self._end_at(late)
+        raise self._terms.strategy.failure(view, tuple(failures))
+
+    def _end_at(self, nodes: list[str]) -> None:
+        """Spare nodes a training that is of no use any more, and that the next round would have to wait for."""
+        stop = Stop(experiment_id=self._terms.experiment_id)
+        with suppress(NetworkUnreachableError):
+            self._federation.ask(dict.fromkeys(nodes, stop), timeout_s=STOP_WAIT_S)
+
+    def _give_up(self, failure: NodeFailure) -> None:
+        self._arrived.pop(failure.node_id, None)
+        self._failed[failure.node_id] = failure
+        self._emit(NodeFailed(self._terms.round, failure))
+
+    def _failure(
+        self, node_id: str, code: Code, message: str, rule: str | None = None, line: int | None = None
+    ) -> NodeFailure:
+        lines = self._terms.plan.text.splitlines()
+        text = lines[line - 1].strip() if line and line <= len(lines) else ""
+        return NodeFailure(node_id, self._federation.institution(node_id), code, message, rule, line, text)
+
+    # Aggregating
+
+    def _aggregated(self, replies: list[NodeRecord]) -> Mapping[str, Any]:
+        updates = [Update(reply.node_id, reply.sample_count, self._arrived[reply.node_id].update) for reply in replies]
+        tensors = self._terms.aggregator.aggregate(updates, TensorFile(self._terms.parameters))
+        fault = require_like(tensors, self._expected)
+        if fault:
+            raise AggregationError(f"{self._terms.aggregator!r} returned another model: {fault}.")
+        return tensors
+
+    def _record_of(self, node_id: str) -> NodeRecord:
+        request = next(request for request in self._requests.values() if request.node_id == node_id)
+        reply = request.reply
+        assert isinstance(reply, TrainReply)
+        assert reply.update is not None
+        assert reply.sample_count is not None
+        return NodeRecord(
+            node_id=node_id,
+            institution=self._federation.institution(node_id),
+            dataset_id=request.dataset_id,
+            sample_count=reply.sample_count,
+            metrics=reply.metrics,
+            overrides=reply.overrides,
+            timing=reply.timing,
+            update_bytes=reply.update.size_bytes,
+            download_s=self._arrived[node_id].seconds,
+        )
+
+    def _record(self, row: RoundRow, replies: list[NodeRecord], aggregation_s: float) -> RoundRecord:
+        assert row.requested_at is not None
+        assert row.parameters is not None
+        seconds = time.monotonic() - self._began
+        missing = [node for node in row.chosen if node not in row.used]
+        late = {node: self._failure(node, Code.ROUND_TIMEOUT, "No update before the round closed.") for node in missing}
+        failures = [self._failed.get(node, late[node]) for node in missing]
+        last = next(reply for reply in replies if reply.node_id == [*self._arrived][-1])
+        return RoundRecord(
+            round=self._terms.round,
+            started_at=self._federation.clock() - seconds,
+            seconds=seconds,
+            timing=_timing(last, seconds, self._upload_s, aggregation_s),
+            replies=tuple(replies),
+            failures=tuple(
+                FailureRecord(node_id=f.node_id, institution=f.institution, code=f.code, message=f.message)
+                for f in failures
+            ),
+            parameters_bytes=row.parameters["size_bytes"],
+        )
+
+    # Small helps
+
+    @property
+    def _key_context(self) -> str:
+        return f"{self._terms.experiment_id}/{self._terms.round}/parameters"
+
+    def _train(self, node: str, parameters: SealedFile, deadline: int | None) -> Train:
+        terms = self._terms
+        return Train(
+            experiment_id=terms.experiment_id,
+            round=terms.round,
+            round_limit=terms.round_limit,
+            dataset_id=terms.datasets[node],
+            plan_sha256=terms.plan.sha256,
+            plan_class=terms.plan.class_name,
+            model_args=dict(terms.model_args),
+            training_args=dict(terms.training_args),
+            aggregator_args=terms.aggregator.node_args(),
+            parameters=parameters,
+            deadline=deadline,
+        )
+
+    def _row(self) -> RoundRow:
+        row = self._book.find(self._terms.round)
+        assert row is not None
+        return row
+
+    def _advance(self, step: ResearcherStep, **values: Any) -> None:
+        self._book.advance(self._terms.round, step, **values)
+
+
+def _delete(files: Files, upload_id: str) -> None:
+    try:
+        files.delete(upload_id)
+    except FedWardError as error:
+        _log.info("old parameters stay at the network host until they expire", reason=error.message)
+
+
+def _timing(last: NodeRecord, seconds: float, upload_s: float, aggregation_s: float) -> RoundTiming:
+    node = last.timing
+    transfer_s = upload_s + node.fetch_s + node.upload_s + last.download_s
+    training_s = node.start_s + node.train_s + node.check_s
+    return RoundTiming(
+        waiting_s=max(0.0, seconds - transfer_s - training_s - aggregation_s),
+        transfer_s=transfer_s,
+        training_s=training_s,
+        aggregation_s=aggregation_s,
+    )

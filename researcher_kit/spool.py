@@ -1,0 +1,126 @@
+"""Files of the round that runs: parameters on their way out, updates on their way in.
+
+A file has its final name only when it is whole; what a crash leaves behind is fetched or made again.
+"""
+
+from __future__ import annotations
+
+import io
+import mmap
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from appliance.protocol.errors import Code, FedWardError, TensorFileError
+from appliance.protocol.messages import SealedFile
+from appliance.protocol.sealing import Sealed, read_chunks, seal, unseal
+from appliance.protocol.tensors import Array, TensorFile, TensorSpec, require_finite, write_tensors
+from researcher_kit.errors import UpdateRefusedError
+from researcher_kit.wire import Files
+
+MAX_ABSOLUTE_VALUE = 1e12  # beyond it, a model is broken and a sum over nodes loses its small terms
+
+
+class Spool:
+    """The files of one round, in a folder of their own."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    @property
+    def aggregated(self) -> Path:
+        """The next global parameters, once they are written."""
+        return self._folder / "aggregated.safetensors"
+
+    def seal_parameters(self, parameters: Path) -> tuple[Path, Sealed]:
+        """Encrypt a tensor file for upload; memory stays flat."""
+        target = self._folder / "parameters.sealed"
+        with (
+            _disk_errors(self._folder),
+            parameters.open("rb") as source,
+            mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
+            memoryview(mapped) as view,
+            target.open("wb") as out,
+        ):
+            return target, seal(view, out)
+
+    def fetch_update(
+        self,
+        node_id: str,
+        update: SealedFile,
+        content_key: Callable[[], bytes],
+        files: Files,
+        expected: Mapping[str, TensorSpec],
+        stop: threading.Event,
+    ) -> TensorFile:
+        """Download, open and check a node's update; one that is here already is only checked.
+
+        Raises:
+            UpdateRefusedError: Not a tensor file, not the model's tensors, or values that no model has.
+            FedWardError: The file cannot be fetched, or was not sealed to us for this purpose.
+        """
+        target = self._folder / f"{node_id}.safetensors"
+        if not target.exists():
+            self._fetch(target, update, content_key(), files, stop)
+        try:
+            return _checked(target, expected)
+        except TensorFileError as error:
+            target.unlink(missing_ok=True)
+            raise UpdateRefusedError(f"Its update was refused. {error.message}") from error
+
+    def write_aggregated(self, tensors: Mapping[str, Array]) -> None:
+        """Write the next global parameters, safe against a power cut."""
+        part = self.aggregated.with_suffix(".part")
+        with _disk_errors(self._folder):
+            write_tensors(tensors, part)
+            sync(part)
+            part.replace(self.aggregated)
+
+    def clear(self) -> None:
+        """Delete the folder: the round is closed, or begins anew."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def open(self) -> None:
+        """Make the folder when it is missing."""
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def _fetch(self, target: Path, update: SealedFile, content_key: bytes, files: Files, stop: threading.Event) -> None:
+        sealed, part = target.with_suffix(".sealed"), target.with_suffix(".part")
+        enclosed = update.enclosed()
+        if enclosed is None:
+            files.download(update, sealed, stop=stop)
+        with (
+            _disk_errors(self._folder),
+            sealed.open("rb") if enclosed is None else io.BytesIO(enclosed) as source,
+            part.open("wb") as out,
+        ):
+            unseal(read_chunks(source), content_key, out)
+        part.replace(target)
+        sealed.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Return when the disk has the file, or the folder's list of files."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _checked(path: Path, expected: Mapping[str, TensorSpec]) -> TensorFile:
+    update = TensorFile(path)
+    update.require(expected)
+    require_finite(update, maximum=MAX_ABSOLUTE_VALUE)
+    return update
+
+
+@contextmanager
+def _disk_errors(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise FedWardError(f"{folder}: {error.strerror}.", code=Code.DISK_FULL) from error

@@ -1,0 +1,89 @@
+"""The one seam for the wire: a line for messages and a store for files, to be swapped by tests and simulators."""
+
+from __future__ import annotations
+
+import queue
+import secrets
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from appliance.protocol.envelope import Signer
+from appliance.protocol.home import MemberHome
+from appliance.protocol.messages import SealedFile
+from appliance.transport.mqtt import MqttLink
+from appliance.transport.rest import RestClient
+
+
+class Link(Protocol):
+    """The line to the broker, as ``MqttLink`` keeps it."""
+
+    def open(self) -> None:
+        """Start to connect, in the background."""
+
+    def close(self) -> None:
+        """End the line."""
+
+    @property
+    def is_up(self) -> bool:
+        """Whether the line stands at this moment."""
+
+    def publish(self, topic: str, payload: str) -> None:
+        """Hand a message over if the line stands, else drop it."""
+
+
+class Files(Protocol):
+    """The parameter store, as ``RestClient`` reaches it."""
+
+    def upload(
+        self,
+        source: Path,
+        *,
+        upload_id: str,
+        sha256: str,
+        recipients: Sequence[str],
+        purpose: str,
+        experiment_id: str,
+        stop: threading.Event | None = None,
+    ) -> None:
+        """Upload a file, whole; the same id and hash again change nothing."""
+
+    def download(self, sealed: SealedFile, destination: Path, *, stop: threading.Event | None = None) -> None:
+        """Fetch a file, checked against its hash: ``destination`` is whole or absent."""
+
+    def delete(self, upload_id: str) -> None:
+        """Delete an upload of ours."""
+
+    def close(self) -> None:
+        """Close what is open."""
+
+
+class Wire(Protocol):
+    """Opens a researcher's connections."""
+
+    def link(self, home: MemberHome, events: queue.SimpleQueue[Any]) -> Link:
+        """A line, not yet open, that puts what happens into ``events``."""
+
+    def files(self, home: MemberHome, signer: Signer) -> Files:
+        """The parameter store in the researcher's name."""
+
+
+class NetworkWire:
+    """The consortium's network host, at the first endpoint of the member's settings."""
+
+    def link(self, home: MemberHome, events: queue.SimpleQueue[Any]) -> Link:
+        """See ``Wire``. The client id is of this process: two notebooks of one researcher may run at once."""
+        return MqttLink(
+            home.settings.endpoints[0],
+            member_id=home.member_id,
+            client_id=secrets.token_hex(16),
+            tls=home.tls,
+            events=events,
+            hears_presence=True,
+            keeps_session=False,
+        )
+
+    def files(self, home: MemberHome, signer: Signer) -> Files:
+        """See ``Wire``."""
+        return RestClient(home.settings.endpoints[0].rest_url, home.tls, signer)

@@ -1,0 +1,73 @@
+"""The people in the tests: two honest hospitals, a researcher, a member who lies, and whom they all believe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import pytest
+
+from appliance.protocol.envelope import Clock, Signer
+from appliance.protocol.keys import MemberKeys
+from appliance.protocol.register import Member, MemberState, Register, Role
+
+NOW = 1_770_000_000
+ROLES = {
+    "north": Role.NODE,
+    "south": Role.NODE,
+    "alice": Role.RESEARCHER,
+    "mallory": Role.RESEARCHER,
+    "network": Role.NETWORK,
+    "operator": Role.OPERATOR,
+}
+
+
+@dataclass(frozen=True)
+class Members:
+    """Everybody's keys, and the register that lists them."""
+
+    keys: dict[str, MemberKeys]
+    register: Register
+    operator: MemberKeys = field(default_factory=MemberKeys.generate)
+
+    def signer(self, name: str, clock: Clock = lambda: NOW) -> Signer:
+        """Writes in the name of ``name``, at ``NOW`` unless told otherwise."""
+        return Signer(name, self.keys[name], clock)
+
+    def with_changed(self, name: str, **changes: object) -> Members:
+        """The same consortium after the operator changed one member's line."""
+        lines = tuple(m.model_copy(update=changes) if m.id == name else m for m in self.register.members)
+        register = self.register.model_copy(update={"members": lines, "version": self.register.version + 1})
+        return replace(self, register=register)
+
+    def without(self, name: str) -> Members:
+        """The same consortium with ``name`` struck from the register."""
+        lines = tuple(member for member in self.register.members if member.id != name)
+        return replace(self, register=self.register.model_copy(update={"members": lines}))
+
+    def with_state(self, name: str, state: MemberState) -> Members:
+        """The same consortium with ``name`` suspended or revoked."""
+        return self.with_changed(name, state=state)
+
+
+def make_members() -> Members:
+    """A consortium with fresh keys."""
+    keys = {name: MemberKeys.generate() for name in ROLES}
+    lines = tuple(
+        Member(
+            id=name,
+            role=role,
+            institution=f"{name} hospital",
+            contact=f"{name}@example.org",
+            identity=keys[name].public.identity,
+            sealing=keys[name].public.sealing,
+        )
+        for name, role in ROLES.items()
+    )
+    register = Register(consortium="test", version=1, issued_at=NOW, members=lines)
+    return Members(keys, register, keys["operator"])
+
+
+@pytest.fixture(scope="session")
+def members() -> Members:
+    """Nobody changes it: ``with_changed`` and its kin give a changed copy."""
+    return make_members()

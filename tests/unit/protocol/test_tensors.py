@@ -1,0 +1,303 @@
+"""Tensor files: only tensors, exactly those expected, and nothing else that a file could carry."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from appliance.protocol.errors import Code, TensorFileError
+from appliance.protocol.tensors import (
+    DTYPES,
+    MAX_HEADER_BYTES,
+    MAX_NAME,
+    TensorFile,
+    TensorSpec,
+    require_finite,
+    tensor_bytes,
+    write_tensors,
+)
+
+WEIGHTS = {"weight": np.arange(6, dtype=np.float32).reshape(2, 3), "count": np.array(7)}
+SPECS = {"weight": TensorSpec((2, 3), "float32"), "count": TensorSpec((), "int64")}
+
+
+def handmade(path: Path, header: bytes | dict[str, Any], content: bytes = b"", *, pad: bool = True) -> Path:
+    """A file as somebody with a library of his own would write it."""
+    text = header if isinstance(header, bytes) else json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8) if pad else b""
+    path.write_bytes(len(text).to_bytes(8, "little") + text + content)
+    return path
+
+
+def entry(shape: list[Any], end: int, dtype: str = "F32", **more: Any) -> dict[str, Any]:
+    """One tensor's entry in the header."""
+    return {"dtype": dtype, "shape": shape, "data_offsets": [0, end], **more}
+
+
+def refused(path: Path) -> TensorFileError:
+    """The error with which the file is refused."""
+    with pytest.raises(TensorFileError) as caught:
+        TensorFile(path)
+    assert caught.value.code is Code.PARAMETERS_INVALID
+    return caught.value
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> TensorFile:
+    """The file of WEIGHTS."""
+    write_tensors(WEIGHTS, tmp_path / "w")
+    return TensorFile(tmp_path / "w")
+
+
+# What is taken
+
+
+def test_tensors_survive_the_way(file: TensorFile) -> None:
+    """Bit by bit, with their shapes; a scalar stays a scalar, or batch norm's counter would not load."""
+    for name, array in WEIGHTS.items():
+        assert file[name].tobytes() == array.tobytes()
+        assert file[name].shape == array.shape
+    assert file.specs == SPECS
+
+
+@given(
+    st.dictionaries(
+        st.text(max_size=20),
+        hnp.arrays(st.sampled_from(sorted(DTYPES)), hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4)),
+        max_size=4,
+    )
+)
+def test_any_tensors_survive_the_way(tmp_path_factory: pytest.TempPathFactory, tensors: dict[str, Any]) -> None:
+    """Names of any letters, shapes with zeros, every type that we take."""
+    path = tmp_path_factory.getbasetemp() / "any"
+    write_tensors(tensors, path)
+    read = TensorFile(path)
+
+    assert {name: read[name].tobytes() for name in read} == {name: a.tobytes() for name, a in tensors.items()}
+    assert {name: spec.shape for name, spec in read.specs.items()} == {name: a.shape for name, a in tensors.items()}
+
+
+@pytest.mark.parametrize(
+    "array",
+    [WEIGHTS["weight"].T, WEIGHTS["weight"][:, ::2], np.asfortranarray(WEIGHTS["weight"]), np.arange(3, dtype=">f4")],
+    ids=["transposed", "every second", "by columns", "big-endian"],
+)
+def test_an_array_in_any_layout_is_written_by_its_values(tmp_path: Path, array: Any) -> None:
+    """The file knows one layout; numpy knows many."""
+    write_tensors({"a": array}, tmp_path / "a")
+
+    assert np.array_equal(TensorFile(tmp_path / "a")["a"], array)
+
+
+def test_bytes_and_file_are_the_same(tmp_path: Path) -> None:
+    """Hashes of one and the other must agree."""
+    write_tensors(WEIGHTS, tmp_path / "w")
+
+    assert tensor_bytes(WEIGHTS) == (tmp_path / "w").read_bytes()
+
+
+def test_an_empty_model_is_a_file(tmp_path: Path) -> None:
+    """No tensors is an answer."""
+    write_tensors({}, tmp_path / "none")
+
+    assert list(TensorFile(tmp_path / "none")) == []
+
+
+@pytest.mark.parametrize("dtype", ["float16", "complex64", "object", "uint64", "<U3"])
+def test_other_types_are_not_written(dtype: str) -> None:
+    """Objects would need pickle; the rest nobody adds up."""
+    with pytest.raises(TensorFileError, match="allowed"):
+        tensor_bytes({"a": np.zeros(2, dtype)})
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [b"", b"\x00" * 7, b"\x00" * 8, b"\xff" * 8, b"\xff" * 100, b"\x80\x04\x95pickle", b"PK\x03\x04" + b"\x00" * 50],
+    ids=["empty", "short", "no header", "huge length", "noise", "pickle", "zip"],
+)
+def test_what_is_no_tensor_file_is_refused(tmp_path: Path, raw: bytes) -> None:
+    """It comes from a runner that ran foreign code, or over the network."""
+    (tmp_path / "x").write_bytes(raw)
+
+    refused(tmp_path / "x")
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_end_in_anything_but_a_refusal(tmp_path_factory: pytest.TempPathFactory, raw: bytes) -> None:
+    """The warden reads such files itself, and must not fall over."""
+    path = tmp_path_factory.getbasetemp() / "noise"
+    path.write_bytes(raw)
+
+    refused(path)
+
+
+@pytest.mark.parametrize("header", [b"[]", b"null", b"{", b'{"a":5}', b'{"a":[]}', b'{"a":{}}', b"[" * 50_000, b"\xff"])
+def test_a_header_of_another_form_is_refused(tmp_path: Path, header: bytes) -> None:
+    """JSON, but not a description of tensors."""
+    refused(handmade(tmp_path / "x", header))
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        entry([2], 4),
+        entry([2], 12),
+        entry([2], 10**18),
+        entry([2**40, 2**40], 8),
+        entry([-1], 4),
+        entry([1.0], 4),
+        entry(["1"], 4),
+        entry([1], 4, "F99"),
+        {**entry([1], 4), "data_offsets": [4, 0]},
+        {**entry([1], 4), "data_offsets": [-4, 0]},
+        {**entry([1], 4), "data_offsets": [4, 8]},
+    ],
+    ids=lambda tensor: f"{tensor['shape']} {tensor['data_offsets']} {tensor['dtype']}",
+)
+def test_a_tensor_that_does_not_fit_its_bytes_is_refused(tmp_path: Path, tensor: dict[str, Any]) -> None:
+    """Overlaps, holes and overflows are how files attack readers."""
+    refused(handmade(tmp_path / "x", {"a": tensor}, b"\x00" * 8))
+
+
+@pytest.mark.parametrize("dtype", ["F16", "BF16", "I8", "U16", "I16", "U32", "U64", "F8_E4M3"])
+def test_a_type_that_we_do_not_take_is_refused(tmp_path: Path, dtype: str) -> None:
+    """The format knows more types than our arithmetic."""
+    refused(handmade(tmp_path / "x", {"a": entry([0], 0, dtype)}))
+
+
+def test_a_file_cut_anywhere_is_refused(tmp_path: Path) -> None:
+    """A full disk, a broken line."""
+    raw = tensor_bytes(WEIGHTS)
+
+    for size in range(len(raw)):
+        (tmp_path / "cut").write_bytes(raw[:size])
+        refused(tmp_path / "cut")
+
+
+@pytest.mark.parametrize("path", ["missing", "."])
+def test_what_is_no_file_is_refused(tmp_path: Path, path: str) -> None:
+    """As a refusal with a code, not as a traceback."""
+    refused(tmp_path / path)
+
+
+# What a file could carry besides its tensors
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"__metadata__": {"note": "Mueller, born 1961"}, "a": entry([1], 4)},
+        {"__metadata__": {}, "a": entry([1], 4)},
+        {"a": entry([1], 4, note="Mueller, born 1961")},
+        b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}',
+        b'{"a":{"dtype":"F32","dtype":"F32","shape":[1],"data_offsets":[0,4]}}',
+        b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]} \t \t\t }',
+        b'{"\\u0061":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}',
+        b' {"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}',
+    ],
+    ids=["metadata", "empty metadata", "field", "twice", "field twice", "blanks", "escapes", "leading blank"],
+)
+def test_a_header_with_room_for_a_message_is_refused(tmp_path: Path, header: bytes | dict[str, Any]) -> None:
+    """Readers ignore it, so every check of the tensors would pass, and a record would leave the hospital."""
+    refused(handmade(tmp_path / "x", header, b"\x00" * 4))
+
+
+def test_a_header_with_long_padding_is_refused(tmp_path: Path) -> None:
+    """Its length would be a message too."""
+    refused(handmade(tmp_path / "x", json.dumps({"a": entry([1], 4)}).encode() + b" " * 800, b"\x00" * 4))
+
+
+def test_bytes_behind_the_last_tensor_are_refused(tmp_path: Path) -> None:
+    """Nothing rides along."""
+    (tmp_path / "x").write_bytes(tensor_bytes(WEIGHTS) + b"Mueller")
+
+    refused(tmp_path / "x")
+
+
+def test_a_header_above_the_limit_is_not_read(tmp_path: Path) -> None:
+    """Memory is bounded before anything is parsed."""
+    (tmp_path / "x").write_bytes((MAX_HEADER_BYTES + 1).to_bytes(8, "little"))
+
+    assert "header" in refused(tmp_path / "x").message
+
+
+def test_an_over_long_name_is_refused(tmp_path: Path) -> None:
+    """No layer is called that."""
+    refused(handmade(tmp_path / "x", {"n" * (MAX_NAME + 1): entry([1], 4)}, b"\x00" * 4))
+
+
+# What is expected
+
+
+def test_exactly_the_expected_tensors_pass(file: TensorFile) -> None:
+    """Names, shapes and types of the global model."""
+    file.require(SPECS)
+
+
+def test_a_missing_tensor_is_named(file: TensorFile) -> None:
+    """The researcher knows this name: it is the model's own."""
+    with pytest.raises(TensorFileError, match="'bias' is missing"):
+        file.require({**SPECS, "bias": TensorSpec((3,), "float32")})
+
+
+def test_an_extra_tensor_is_counted_and_not_named(tmp_path: Path) -> None:
+    """A name that plan code chose could carry a record."""
+    write_tensors({**WEIGHTS, "Mueller, born 1961": np.zeros(1)}, tmp_path / "w")
+
+    with pytest.raises(TensorFileError, match="1 tensors") as caught:
+        TensorFile(tmp_path / "w").require(SPECS)
+    assert "Mueller" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "spec", [TensorSpec((3, 2), "float32"), TensorSpec((2, 3), "float64"), TensorSpec((6,), "float32")]
+)
+def test_another_shape_or_type_is_refused(file: TensorFile, spec: TensorSpec) -> None:
+    """Adding it up would spread it over the model."""
+    with pytest.raises(TensorFileError, match="'weight' is not"):
+        file.require({**SPECS, "weight": spec})
+
+
+def test_a_wrong_shape_is_not_repeated(tmp_path: Path) -> None:
+    """With a zero in it a shape may hold any numbers: [0, 77, 117, 101] spells a name."""
+    write_tensors({**WEIGHTS, "weight": np.zeros((0, 77, 117, 101), np.float32)}, tmp_path / "w")
+
+    with pytest.raises(TensorFileError) as caught:
+        TensorFile(tmp_path / "w").require(SPECS)
+    assert "117" not in caught.value.message
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_value_that_is_not_finite_is_refused(tmp_path: Path, value: float, dtype: type) -> None:
+    """One NaN would end every hospital's model."""
+    write_tensors({"a": np.array([0, value, 1], dtype)}, tmp_path / "a")
+
+    with pytest.raises(TensorFileError, match="not finite"):
+        require_finite(TensorFile(tmp_path / "a"), maximum=10)
+
+
+@pytest.mark.parametrize("value", [10.5, -10.5])
+def test_a_value_beyond_the_bound_is_refused(tmp_path: Path, value: float) -> None:
+    """Large values are the simplest way to take a model over, and to write text into it."""
+    write_tensors({"a": np.array([0, value])}, tmp_path / "a")
+
+    with pytest.raises(TensorFileError, match="beyond 10"):
+        require_finite(TensorFile(tmp_path / "a"), maximum=10)
+
+
+def test_finite_values_pass(tmp_path: Path) -> None:
+    """Also at the bound itself, in integers, and in nothing."""
+    write_tensors({"a": np.array([-10.0, 10.0]), "n": np.array(10**9), "none": np.zeros((0, 3))}, tmp_path / "a")
+
+    require_finite(TensorFile(tmp_path / "a"), maximum=10)

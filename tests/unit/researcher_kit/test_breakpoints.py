@@ -1,0 +1,219 @@
+"""Breakpoints: whole or absent, and never code."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from appliance.protocol.errors import Code
+from researcher_kit import Experiment, FedAverage, Federation, Quorum
+from researcher_kit import breakpoints as breakpoints_module
+from researcher_kit.errors import BreakpointError
+from tests.unit.researcher_kit.conftest import same
+
+Make = Callable[..., Experiment]
+
+
+class Mine(FedAverage):
+    """An aggregator that remembers."""
+
+    def __init__(self, rounds: int = 0) -> None:
+        self.rounds = rounds
+
+    def aggregate(self, updates, parameters):
+        """Count, and do as ever."""
+        self.rounds += 1
+        return super().aggregate(updates, parameters)
+
+    def state(self):
+        """What counts."""
+        return {"rounds": self.rounds}
+
+    def restore(self, state):
+        """Take it back."""
+        self.rounds = state["rounds"]
+
+
+def load(folder: Path, federation: Federation, **options: object) -> Experiment:
+    """The experiment saved in ``folder``."""
+    return Experiment.load_breakpoint(folder, federation=federation, **options)
+
+
+def test_an_experiment_goes_on_bit_by_bit(make: Make, federation: Federation) -> None:
+    """Resumed, it ends where it would have ended."""
+    whole, halved = make(), make()
+    whole.run()
+    halved.run_once()
+    resumed = load(halved.breakpoint(), federation)
+    resumed.run()
+
+    assert same(resumed.parameters(), whole.parameters())
+
+
+def test_all_settings_come_back(make: Make, federation: Federation) -> None:
+    """What info() said before, it says after."""
+    experiment = make(name="trial", strategy=Quorum(0.6, deadline_s=50), nodes=["north", "south"])
+    experiment.run_once()
+    resumed = load(experiment.breakpoint(), federation)
+
+    assert resumed.info() == experiment.info()
+    assert resumed.history == experiment.history
+    assert resumed.round_current() == 1
+
+
+def test_a_resumed_history_shows_the_earlier_rounds(make: Make, federation: Federation) -> None:
+    """The learning curve is whole."""
+    experiment = make()
+    experiment.run_once()
+    resumed = load(experiment.breakpoint(), federation)
+    resumed.run()
+
+    assert [record.round for record in resumed.history] == [1, 2, 3]
+
+
+def test_a_breakpoint_is_json_and_safetensors_only(make: Make) -> None:
+    """No pickle, for whoever gets a breakpoint from a colleague."""
+    experiment = make()
+    experiment.run()
+    files = {path.name for path in experiment.breakpoint().iterdir()}
+
+    assert files == {"breakpoint.json", "parameters.safetensors"}
+
+
+def test_only_the_last_breakpoint_is_kept(make: Make) -> None:
+    """A large model times forty rounds fills a disk."""
+    experiment = make()
+    experiment.run()
+
+    assert [path.name for path in experiment.experimentation_path().glob("breakpoint_*")] == ["breakpoint_0003"]
+
+
+def test_every_breakpoint_is_kept_when_asked(make: Make) -> None:
+    """To go back to the round before it went wrong."""
+    experiment = make(save_breakpoints=True)
+    experiment.run()
+
+    assert len([*experiment.experimentation_path().glob("breakpoint_*")]) == 4
+
+
+def test_a_breakpoint_that_was_asked_for_stays(make: Make) -> None:
+    """It is the researcher's, not the experiment's."""
+    experiment = make()
+    experiment.run_once()
+    saved = experiment.breakpoint()
+    experiment.run()
+
+    assert saved.exists()
+
+
+def test_an_earlier_round_can_be_gone_back_to(make: Make, federation: Federation) -> None:
+    """And what is then the newest is what was saved last, not the highest number."""
+    experiment = make(save_breakpoints=True)
+    experiment.run()
+    folder = experiment.experimentation_path()
+    back = load(folder / "breakpoint_0001", federation)
+    back.run_once()
+
+    assert back.round_current() == 2
+    assert load(folder, federation).round_current() == 2
+
+
+def test_loading_runs_nothing_of_the_plan(make: Make, federation: Federation) -> None:
+    """The text of a plan is data until somebody asks for the plan."""
+    experiment = make()
+    experiment.run_once()
+    folder = experiment.breakpoint()
+    text = "raise SystemExit('executed')\n"
+    _change(folder, lambda state: state["plan"].update(text=text, sha256=_sha256(text)))
+
+    assert load(folder, federation).training_plan_text() == text
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda state: state.update(version=2), "version"),
+        (lambda state: state.pop("tags"), "tags"),
+        (lambda state: state.update(surprise=1), "surprise"),
+        (lambda state: state["plan"].update(text="changed"), "does not match its hash"),
+        (lambda state: state.update(parameters_sha256="0" * 64), "altered"),
+    ],
+    ids=["version", "missing", "unknown", "plan", "parameters"],
+)
+def test_a_breakpoint_that_is_not_as_saved_is_refused(
+    make: Make, federation: Federation, change: Callable[[dict[str, object]], object], reason: str
+) -> None:
+    """Going on from half a breakpoint gives wrong results without a word."""
+    folder = make().breakpoint()
+    _change(folder, change)
+
+    with pytest.raises(BreakpointError, match=reason) as caught:
+        load(folder, federation)
+
+    assert caught.value.code is Code.BREAKPOINT_INVALID
+    assert str(folder) in caught.value.message
+
+
+@pytest.mark.parametrize("name", ["breakpoint.json", "parameters.safetensors"])
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff" * 100])
+def test_a_damaged_file_is_named(make: Make, federation: Federation, name: str, content: bytes) -> None:
+    """So that the researcher takes the breakpoint before it."""
+    folder = make().breakpoint()
+    (folder / name).write_bytes(content)
+
+    with pytest.raises(BreakpointError, match=name):
+        load(folder, federation)
+
+
+def test_a_folder_without_breakpoints_is_said_so(federation: Federation, tmp_path: Path) -> None:
+    """The wrong folder is the commonest mistake."""
+    with pytest.raises(BreakpointError, match="no breakpoint"):
+        load(tmp_path, federation)
+
+
+def test_a_class_of_ones_own_must_be_given_back(make: Make, federation: Federation) -> None:
+    """A breakpoint holds no code, so it cannot make one."""
+    experiment = make(aggregator=Mine())
+    experiment.run_once()
+    folder = experiment.breakpoint()
+
+    with pytest.raises(BreakpointError, match="Mine"):
+        load(folder, federation)
+
+
+def test_a_class_of_ones_own_gets_its_memory_back(make: Make, federation: Federation) -> None:
+    """Momentum would otherwise start from nought."""
+    experiment = make(aggregator=Mine())
+    experiment.run_once()
+    resumed = load(experiment.breakpoint(), federation, aggregator=Mine())
+
+    assert resumed.aggregator().rounds == 1
+
+
+def test_a_crash_while_saving_leaves_the_old_breakpoint(
+    make: Make, federation: Federation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whole or absent, whatever the moment."""
+    experiment = make()
+    experiment.run_once()
+    with monkeypatch.context() as patch:
+        patch.setattr(breakpoints_module, "sync", lambda _path: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            experiment.breakpoint()
+
+    assert load(experiment.experimentation_path(), federation).round_current() == 1
+
+
+def _change(folder: Path, change: Callable[[dict[str, object]], object]) -> None:
+    path = folder / "breakpoint.json"
+    state = json.loads(path.read_text())
+    change(state)
+    path.write_text(json.dumps(state))
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,401 @@
+"""PyTorch plans and the engine around them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from appliance.data import Dataset
+from appliance.protocol.errors import Code
+from appliance.training import (
+    ArgumentInvalidError,
+    DataManager,
+    ParametersInvalidError,
+    PlanInvalidError,
+    TorchTrainingPlan,
+    TrainingArguments,
+    TrainingFailedError,
+    TrainingProgress,
+    TrainingStoppedError,
+)
+
+Built = Callable[..., Any]
+
+
+class _Logistic(TorchTrainingPlan):
+    """A logistic regression with batch normalisation, so that there are buffers as well."""
+
+    def init_model(self, model_args: dict[str, Any]) -> Any:
+        return torch.nn.Sequential(torch.nn.BatchNorm1d(2), torch.nn.Linear(2, model_args.get("outputs", 1)))
+
+    def training_data(self) -> DataManager:
+        return DataManager(self.dataset.matrix(["x", "z"]), self.dataset.matrix(["y"]), batch_size=8)
+
+    def training_step(self, data: Any, target: Any) -> Any:
+        return torch.nn.functional.binary_cross_entropy_with_logits(self.model()(data), target)
+
+
+@pytest.fixture
+def built(build: Built) -> Built:
+    """Builds a plan, the logistic regression unless another is given."""
+
+    def make(plan: type = _Logistic, *args: Any, **arguments: Any) -> Any:
+        return build(plan, *args, **arguments)
+
+    return make
+
+
+def bits(parameters: dict[str, Any]) -> dict[str, bytes]:
+    """Parameters as bytes, for a comparison bit by bit."""
+    return {name: array.tobytes() for name, array in parameters.items()}
+
+
+def test_training_lowers_the_loss(built: Built) -> None:
+    """The reason for all the rest."""
+    losses: list[float] = []
+    built(epochs=10, optimizer_args={"lr": 0.5}).train(lambda progress: losses.append(progress.values["loss"]))
+
+    assert losses[-1] < losses[0]
+
+
+def test_the_same_seed_gives_the_same_bits(built: Built) -> None:
+    """Two runs with one seed end bit-equal."""
+    first, second = built(epochs=2), built(epochs=2)
+    first.train()
+    second.train()
+
+    assert bits(first.get_parameters()) == bits(second.get_parameters())
+
+
+def test_a_warm_plan_gives_the_same_bits_as_a_cold_one(built: Built) -> None:
+    """A node keeps its child between rounds; the result must not tell."""
+    warm, cold = built(epochs=1, seed=1), built(epochs=1, seed=2)
+    warm.train()
+    warm.build({}, TrainingArguments.parse({"epochs": 1}), seed=2)
+    warm.train()
+    cold.train()
+
+    assert bits(warm.get_parameters()) == bits(cold.get_parameters())
+
+
+def test_a_warm_plan_reads_its_samples_once(built: Built) -> None:
+    """A further round costs the training itself."""
+    calls = []
+
+    class Counting(_Logistic):
+        def training_data(self) -> DataManager:
+            calls.append(1)
+            return super().training_data()
+
+    plan = built(Counting, epochs=1)
+    plan.train()
+    plan.build({}, TrainingArguments.parse({"epochs": 1}), seed=2)
+    plan.train()
+
+    assert len(calls) == 1
+
+
+def test_another_dataset_is_read_anew(built: Built, make_dataset: Callable[..., Dataset]) -> None:
+    """Stale samples would train on data that the hospital took away."""
+    plan = built(epochs=1)
+    plan.split()
+    plan.attach(make_dataset(16))
+
+    assert plan.split() == (16, 0)
+
+
+def test_a_notebooks_own_settings_are_left_as_they_were(built: Built) -> None:
+    """The researcher's kit builds plans inside somebody's session."""
+    torch.manual_seed(5)
+    random.seed(5)
+    threads = torch.get_num_threads()
+    expected = torch.rand(1), random.random()
+    torch.manual_seed(5)
+    random.seed(5)
+    built(epochs=1).train()
+
+    assert (torch.rand(1), random.random()) == expected
+    assert torch.get_num_threads() == threads
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "updates"),
+    [
+        ({}, 5),
+        ({"epochs": 2}, 10),
+        ({"epochs": 2, "batch_maxnum": 3}, 6),
+        ({"epochs": 2, "batch_maxnum": 0}, 10),
+        ({"num_updates": 7}, 7),
+        ({"num_updates": 7, "epochs": 9}, 7),
+        ({"epochs": 1, "batch_size": 12}, 4),
+        ({"epochs": 1, "batch_size": 12, "loader_args": {"drop_last": True}}, 3),
+        ({"epochs": 1, "batch_size": 999}, 1),
+        ({"epochs": 9, "dry_run": True}, 1),
+    ],
+)
+def test_the_number_of_updates_is_as_asked(built: Built, arguments: dict[str, Any], updates: int) -> None:
+    """40 rows, batches of 8 by the plan's DataManager."""
+    assert built(**arguments).train().iterations == updates
+
+
+def test_an_epoch_takes_every_sample_once(built: Built) -> None:
+    """A shuffle is a permutation."""
+    seen: list[float] = []
+
+    class Watching(_Logistic):
+        def training_step(self, data: Any, target: Any) -> Any:
+            seen.extend(data[:, 0].tolist())
+            return super().training_step(data, target)
+
+    plan = built(Watching, epochs=1)
+    plan.train()
+
+    assert sorted(seen) == sorted(plan.dataset.matrix(["x"])[:, 0].tolist())
+    assert seen != plan.dataset.matrix(["x"])[:, 0].tolist()
+
+
+def test_progress_is_reported_first_at_intervals_and_last(built: Built) -> None:
+    """A curve with both of its ends."""
+    seen: list[TrainingProgress] = []
+    built(num_updates=12, log_interval=5).train(seen.append)
+
+    assert [progress.iteration for progress in seen] == [1, 5, 10, 12]
+    assert (seen[-1].iterations, seen[-1].epoch) == (12, 3)
+
+
+def test_training_stops_when_asked(built: Built) -> None:
+    """Stop is either side's right."""
+    answers = iter([False, False, True])
+
+    with pytest.raises(TrainingStoppedError, match="before update 3") as caught:
+        built(epochs=1).train(should_stop=lambda: next(answers))
+    assert caught.value.code is Code.ROUND_STOPPED
+
+
+def test_parameters_are_copies(built: Built) -> None:
+    """The update is trained minus received: a view would make it zero."""
+    plan = built(epochs=1)
+    before = plan.get_parameters()
+    kept = bits(before)
+    plan.train()
+
+    assert bits(before) == kept
+    assert bits(plan.get_parameters()) != kept
+
+
+def test_parameters_set_are_parameters_got(built: Built) -> None:
+    """What a node is sent is what it trains from, integers included."""
+    source, target = built(seed=1, epochs=1), built(seed=2)
+    source.train()
+    target.set_parameters(source.get_parameters())
+
+    assert bits(target.get_parameters()) == bits(source.get_parameters())
+    assert target.get_parameters()["0.num_batches_tracked"].dtype == np.int64
+
+
+def test_read_only_parameters_are_taken(built: Built) -> None:
+    """They come out of a mapped file."""
+    plan = built()
+    parameters = plan.get_parameters()
+    for array in parameters.values():
+        array.flags.writeable = False
+    plan.set_parameters(parameters)
+
+    assert bits(plan.get_parameters()) == bits(parameters)
+
+
+def test_buffers_stay_at_home_when_asked(built: Built) -> None:
+    """Batch normalisation's statistics describe one hospital's patients."""
+    plan = built(share_persistent_buffers=False)
+
+    assert sorted(plan.get_parameters()) == ["0.bias", "0.weight", "1.bias", "1.weight"]
+
+
+@pytest.mark.parametrize("change", ["missing", "extra", "shape"])
+def test_parameters_of_another_model_are_refused(built: Built, change: str) -> None:
+    """Broadcasting a (1,) into a (2,) would train nonsense."""
+    plan = built()
+    parameters = plan.get_parameters()
+    match change:
+        case "missing":
+            del parameters["1.bias"]
+        case "extra":
+            parameters["patient"] = np.zeros(1, np.float32)
+        case _:
+            parameters["0.weight"] = np.zeros(1, np.float32)
+
+    with pytest.raises(ParametersInvalidError) as caught:
+        plan.set_parameters(parameters)
+    assert "patient" not in caught.value.message
+
+
+def test_fedprox_holds_the_model_near_the_received_one(built: Built) -> None:
+    """Li et al., 2020: the larger mu, the shorter the way."""
+
+    def way(mu: float) -> float:
+        plan = built(epochs=5, fedprox_mu=mu, optimizer_args={"lr": 0.1})
+        before = plan.get_parameters()
+        plan.train()
+        return float(np.abs(plan.get_parameters()["1.weight"] - before["1.weight"]).sum())
+
+    assert way(5.0) < way(0.5) < way(0.0)
+
+
+def test_held_out_patients_are_not_trained_on(built: Built, make_dataset: Callable[..., Dataset]) -> None:
+    """Rows of one patient stay together without a word in the plan."""
+    plan = built(test_ratio=0.25)
+    plan.attach(make_dataset(40, groups=np.repeat(np.arange(10), 4)))
+
+    train, test = plan.split()
+    assert train + test == 40
+    assert test % 4 == 0
+
+
+def test_the_split_is_the_same_in_every_round(built: Built) -> None:
+    """It depends on random_seed, never on the round's own seed."""
+    first, second = built(seed=1, test_ratio=0.25), built(seed=2, test_ratio=0.25)
+
+    assert first.predict_held_out()[0].tobytes() == second.predict_held_out()[0].tobytes()
+
+
+def test_a_named_metric_is_computed_on_held_out_samples(built: Built) -> None:
+    """The default testing step."""
+    plan = built(test_ratio=0.5, test_metric="AUC", epochs=20, optimizer_args={"lr": 0.5})
+    plan.train()
+    outcome = plan.test()
+
+    assert outcome.samples == 20
+    assert outcome.values["AUC"] > 0.9
+
+
+def test_a_metric_is_the_same_in_batches(built: Built) -> None:
+    """An AUC is not a mean of batches' AUCs."""
+    whole, parts = built(test_ratio=0.5, test_metric="AUC"), built(test_ratio=0.5, test_metric="AUC", test_batch_size=3)
+
+    assert whole.test().values == pytest.approx(parts.test().values)
+
+
+def test_a_test_leaves_the_buffers_alone(built: Built) -> None:
+    """A test of the global model must not change it."""
+    plan = built(test_ratio=0.5, test_metric="AUC")
+    before = bits(plan.get_parameters())
+    plan.test()
+
+    assert bits(plan.get_parameters()) == before
+
+
+def test_an_own_testing_step_wins(built: Built) -> None:
+    """It may give several numbers; their means go by the batches' sizes, and what is not finite is absent."""
+
+    class Own(_Logistic):
+        def testing_step(self, data: Any, target: Any) -> dict[str, float]:
+            return {"size": float(len(data)), "bad": float("nan")}
+
+    outcome = built(Own, test_ratio=0.25, test_batch_size=8, test_metric="AUC").test()
+
+    assert outcome.values == {"size": (8 * 8 + 2 * 2) / 10}
+
+
+@pytest.mark.parametrize("returned", ["text", {"two words": 1.0}, {"ok": "text"}, None])
+def test_a_testing_step_gives_numbers_by_plain_names(built: Built, returned: object) -> None:
+    """A name of free text could carry a record out."""
+
+    class Wrong(_Logistic):
+        def testing_step(self, data: Any, target: Any) -> object:
+            return returned
+
+    with pytest.raises(TrainingFailedError, match="testing_step"):
+        built(Wrong, test_ratio=0.5).test()
+
+
+def test_a_test_without_a_measure_is_refused(built: Built) -> None:
+    """Silence would look like a test that was passed."""
+    with pytest.raises(ArgumentInvalidError, match="test_metric"):
+        built(test_ratio=0.5).test()
+
+
+def test_without_held_out_samples_there_is_no_test(built: Built) -> None:
+    """Nothing to measure is not an error."""
+    assert built(test_metric="AUC").test() is None
+
+
+def test_nothing_left_to_train_on_is_refused(built: Built) -> None:
+    """An update of nothing would count in the mean."""
+    with pytest.raises(TrainingFailedError, match="held out") as caught:
+        built(test_ratio=1.0).train()
+    assert caught.value.code is Code.TOO_FEW_SAMPLES
+
+
+def test_a_loss_that_is_not_finite_ends_training(built: Built) -> None:
+    """The number of the update helps more than a refused tensor."""
+
+    class Diverging(_Logistic):
+        def training_step(self, data: Any, target: Any) -> Any:
+            return super().training_step(data, target) * float("inf")
+
+    with pytest.raises(TrainingFailedError, match="not finite at update 1"):
+        built(Diverging).train()
+
+
+@pytest.mark.parametrize("returned", [None, 1.0, torch.zeros(2, requires_grad=True), torch.zeros(1)])
+def test_a_training_step_returns_the_loss(built: Built, returned: object) -> None:
+    """The commonest slip is a forgotten return."""
+
+    class Forgetful(_Logistic):
+        def training_step(self, data: Any, target: Any) -> object:
+            return returned
+
+    with pytest.raises(TrainingFailedError, match="must return the loss"):
+        built(Forgetful).train()
+
+
+def test_a_model_of_another_kind_is_refused(built: Built) -> None:
+    """In words of ours: the class's name could carry a record."""
+
+    class Wrong(_Logistic):
+        def init_model(self, model_args: dict[str, Any]) -> object:
+            return object()
+
+    with pytest.raises(PlanInvalidError, match=r"torch\.nn\.Module"):
+        built(Wrong)
+
+
+def test_arguments_that_the_optimizer_does_not_take_are_named(built: Built) -> None:
+    """The default optimizer is ours, so no line of the plan would help."""
+    with pytest.raises(ArgumentInvalidError, match="learning_rate"):
+        built(optimizer_args={"learning_rate": 1}).train()
+
+
+def test_a_map_style_dataset_trains_as_its_tensors_do(built: Built) -> None:
+    """Images come from a dataset, tables as arrays."""
+
+    class Mapped(_Logistic):
+        def training_data(self) -> DataManager:
+            data, target = self.dataset.matrix(["x", "z"]), self.dataset.matrix(["y"])
+            return DataManager(torch.utils.data.TensorDataset(torch.tensor(data), torch.tensor(target)), batch_size=8)
+
+    mapped, plain = built(Mapped, epochs=2), built(epochs=2)
+    mapped.train()
+    plain.train()
+
+    assert bits(mapped.get_parameters()) == bits(plain.get_parameters())
+
+
+def test_a_data_manager_needs_a_target_for_each_sample() -> None:
+    """One row less would shift every label."""
+    with pytest.raises(PlanInvalidError, match="3 samples and 2 targets"):
+        DataManager(np.zeros((3, 1)), np.zeros(2))
+
+
+def test_plan_code_can_ask_for_its_arguments(built: Built) -> None:
+    """Fed-BioMed's getters."""
+    plan = built(model_args={"outputs": 1}, epochs=3, optimizer_args={"lr": 0.1})
+
+    assert (plan.model_args(), plan.optimizer_args()) == ({"outputs": 1}, {"lr": 0.1})
+    assert plan.training_args()["epochs"] == 3

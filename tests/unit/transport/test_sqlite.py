@@ -1,0 +1,104 @@
+"""SQLite as our stores open it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from appliance.transport.sqlite import durable_engine, reading_engine, writing
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where the file lies; its name holds what a URL would misread."""
+    return tmp_path / "a store?x#y%20z.db"
+
+
+@pytest.fixture
+def engine(path: Path) -> Iterator[sa.Engine]:
+    """An engine on a file with one table."""
+    engine = durable_engine(path)
+    with writing(engine) as connection:
+        connection.exec_driver_sql("CREATE TABLE t (x INTEGER)")
+        connection.exec_driver_sql("CREATE TABLE child (x INTEGER REFERENCES parent (x))")
+        connection.exec_driver_sql("CREATE TABLE parent (x INTEGER PRIMARY KEY)")
+    yield engine
+    engine.dispose()
+
+
+def count(engine: sa.Engine) -> int:
+    """How many rows there are."""
+    with engine.connect() as connection:
+        return int(connection.exec_driver_sql("SELECT count(*) FROM t").scalar() or 0)
+
+
+@pytest.mark.parametrize(("pragma", "value"), [("synchronous", 2), ("journal_mode", "wal"), ("foreign_keys", 1)])
+def test_every_connection_is_durable(engine: sa.Engine, pragma: str, value: object) -> None:
+    """SQLite forgets these with each connection but one."""
+    with engine.connect() as first, engine.connect() as second:
+        for connection in (first, second):
+            assert connection.exec_driver_sql(f"PRAGMA {pragma}").scalar() == value
+
+
+def test_what_raises_leaves_nothing(engine: sa.Engine) -> None:
+    """Python's own driver would commit half of it before a statement that changes tables."""
+    with pytest.raises(ZeroDivisionError), writing(engine) as connection:
+        connection.exec_driver_sql("INSERT INTO t VALUES (1)")
+        connection.exec_driver_sql("CREATE TABLE u (x INTEGER)")
+        raise ZeroDivisionError
+    assert count(engine) == 0
+    assert not sa.inspect(engine).has_table("u")
+
+
+def test_two_writers_wait_for_each_other_instead_of_failing_half_way(engine: sa.Engine) -> None:
+    """A lock taken at the first write only ends in 'database is locked' when both have read before."""
+
+    def add() -> None:
+        for _ in range(10):
+            with writing(engine) as connection:
+                number = connection.exec_driver_sql("SELECT count(*) FROM t").scalar()
+                connection.exec_driver_sql(f"INSERT INTO t VALUES ({number})")
+
+    threads = [threading.Thread(target=add) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with engine.connect() as connection:
+        assert connection.exec_driver_sql("SELECT count(DISTINCT x) FROM t").scalar() == 40
+
+
+def test_a_reader_cannot_write(engine: sa.Engine, path: Path) -> None:
+    """The GUI reads; the warden alone writes."""
+    reader = reading_engine(path)
+    with reader.connect() as connection, pytest.raises(sa.exc.OperationalError, match="readonly"):
+        connection.exec_driver_sql("INSERT INTO t VALUES (1)")
+    reader.dispose()
+
+
+def test_a_reader_makes_no_file(tmp_path: Path) -> None:
+    """Looking at a node that never ran must not found a store."""
+    reader = reading_engine(tmp_path / "none.db")
+    with pytest.raises(sa.exc.OperationalError):
+        reader.connect()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_reader_works_while_the_writer_is_down(engine: sa.Engine, path: Path) -> None:
+    """Also when the writer left cleanly, and its log with it."""
+    with writing(engine) as connection:
+        connection.exec_driver_sql("INSERT INTO t VALUES (1)")
+    engine.dispose()
+    reader = reading_engine(path)
+    assert count(reader) == 1
+    reader.dispose()
+
+
+def test_a_row_that_points_nowhere_is_refused(engine: sa.Engine) -> None:
+    """Permissions end with their dataset only if the database keeps count."""
+    with pytest.raises(sa.exc.IntegrityError), writing(engine) as connection:
+        connection.exec_driver_sql("INSERT INTO child VALUES (1)")

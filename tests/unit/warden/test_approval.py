@@ -1,0 +1,196 @@
+"""Plans: a text is its hash, and only what staff said yes to may run."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import pytest
+
+from appliance.protocol.errors import Code, FedWardError
+from appliance.protocol.messages import ArgumentRange, PlanApproval, PlanState
+from appliance.warden.approval import PENDING_AT_MOST, PlanNotApprovedError
+from appliance.warden.store import plans
+from tests.unit.warden.conftest import PLAN, PLAN_SHA, Node
+
+ALLOWED = ArgumentRange(name="epochs", maximum=5)
+
+
+def request(node: Node, source: str = PLAN, researcher: str = "alice", **changes: Any) -> str:
+    """A researcher's request for review; returns the text's hash."""
+    sha256 = hashlib.sha256(source.encode()).hexdigest()
+    asked = PlanApproval(**({"name": "plan", "description": "", "source": source, "sha256": sha256} | changes))
+    with node.store.write() as connection:
+        node.services.plans.request(connection, researcher, asked)
+    return sha256
+
+
+def decide(node: Node, decision: str, sha256: str = PLAN_SHA, **options: Any) -> None:
+    """Staff decide."""
+    with node.store.write() as connection:
+        getattr(node.services.plans, decision)(connection, "Dr. Weiss", sha256, **({"note": ""} | options))
+
+
+def approve(node: Node, **options: Any) -> None:
+    """Staff say yes."""
+    decide(node, "approve", **({"until": None, "ranges": None} | options))
+
+
+def state(node: Node, sha256: str = PLAN_SHA) -> PlanState:
+    """Where the text stands."""
+    with node.store.read() as connection:
+        return node.services.plans.standing(connection, sha256)[0]
+
+
+def runnable(node: Node, sha256: str = PLAN_SHA) -> tuple[str, tuple[ArgumentRange, ...]]:
+    """The text, if it may run."""
+    with node.store.read() as connection:
+        return node.services.plans.require_runnable(connection, sha256)
+
+
+def test_a_text_waits_until_somebody_said_yes(node: Node) -> None:
+    """Silence is not approval."""
+    request(node)
+    assert state(node) is PlanState.PENDING
+    with pytest.raises(PlanNotApprovedError):
+        runnable(node)
+
+
+def test_an_approved_text_runs_exactly_as_it_was_approved(node: Node) -> None:
+    """Not a byte less or more."""
+    request(node)
+    approve(node)
+    assert runnable(node)[0] == PLAN
+
+
+def test_a_text_of_one_other_byte_is_another_text(node: Node) -> None:
+    """A blank at the end may be all that a trick needs."""
+    request(node)
+    approve(node)
+    other = request(node, PLAN + " ")
+    assert state(node, other) is PlanState.PENDING
+
+
+def test_a_text_that_does_not_have_its_stated_hash_is_refused_and_not_kept(node: Node) -> None:
+    """Else one text would be read and another one approved."""
+    with pytest.raises(FedWardError) as refusal:
+        request(node, PLAN, sha256="0" * 64)
+    assert refusal.value.code is Code.PLAN_INVALID
+    assert node.table(plans) == []
+
+
+def test_an_unknown_text_is_said_to_be_unknown(node: Node) -> None:
+    """The researcher then sends it."""
+    assert state(node) is PlanState.UNKNOWN
+    with pytest.raises(PlanNotApprovedError) as refusal:
+        runnable(node)
+    assert refusal.value.code is Code.PLAN_UNKNOWN
+
+
+@pytest.mark.parametrize("decision", ["reject", "revoke"])
+def test_a_no_holds_when_the_same_text_is_asked_for_again(node: Node, decision: str) -> None:
+    """Asking until somebody is tired must not help."""
+    request(node)
+    approve(node)
+    decide(node, decision)
+    request(node)
+    assert state(node) in (PlanState.REJECTED, PlanState.REVOKED)
+    with pytest.raises(PlanNotApprovedError):
+        runnable(node)
+
+
+def test_whoever_is_refused_reads_what_the_reviewer_wrote(node: Node) -> None:
+    """A no without a reason cannot be mended."""
+    request(node)
+    decide(node, "reject", note="Please leave the free text out.")
+    with pytest.raises(PlanNotApprovedError, match=r"Please leave the free text out\.") as refusal:
+        runnable(node)
+    assert "plan_approval = required" in (refusal.value.rule or "")
+
+
+def test_an_approval_ends_by_itself(node: Node) -> None:
+    """Nobody has to remember it."""
+    request(node)
+    approve(node, until=node.clock() + 60)
+    assert state(node) is PlanState.APPROVED
+    node.clock.ahead_s = 61
+    assert state(node) is PlanState.EXPIRED
+    with pytest.raises(PlanNotApprovedError):
+        runnable(node)
+
+
+def test_an_approval_cannot_end_before_it_begins(node: Node) -> None:
+    """A wrong year would look like an approval."""
+    request(node)
+    with pytest.raises(FedWardError, match="past"):
+        approve(node, until=node.clock() - 1)
+
+
+def test_only_an_approval_can_be_taken_back(node: Node) -> None:
+    """The record must not say revoked of what never ran."""
+    request(node)
+    with pytest.raises(FedWardError):
+        decide(node, "revoke")
+
+
+def test_the_researchers_ranges_hold_unless_staff_say_others(node: Node) -> None:
+    """What the researcher offered to keep to is approved as offered."""
+    request(node, ranges=(ALLOWED,))
+    approve(node)
+    assert runnable(node)[1] == (ALLOWED,)
+    tighter = ArgumentRange(name="epochs", maximum=2)
+    approve(node, ranges=(tighter,))
+    assert runnable(node)[1] == (tighter,)
+
+
+def test_a_second_request_changes_neither_name_nor_ranges(node: Node) -> None:
+    """Else mallory could widen what was approved for alice."""
+    request(node, ranges=(ALLOWED,))
+    approve(node)
+    request(node, researcher="mallory", name="other", ranges=())
+    assert runnable(node)[1] == (ALLOWED,)
+    assert node.table(plans)[0]["name"] == "plan"
+
+
+def test_a_plan_of_the_hospitals_own_runs_at_once_and_says_whose_it_is(node: Node) -> None:
+    """The hospital need not ask itself."""
+    with node.store.write() as connection:
+        node.services.plans.add(connection, "Dr. Weiss", "ours", "", PLAN)
+    assert runnable(node)[0] == PLAN
+    assert (node.table(plans)[0]["origin"], node.table(plans)[0]["reviewer"]) == ("hospital", "Dr. Weiss")
+
+
+def test_with_approval_switched_off_a_text_runs_unseen_but_not_against_a_no(node: Node) -> None:
+    """A rejected text stays rejected, whatever the switch says."""
+    node.services.policy.change({"plan_approval": "off"}, lambda _connection: None)
+    request(node)
+    assert state(node) is PlanState.NOT_REQUIRED
+    assert runnable(node)[0] == PLAN
+    decide(node, "reject")
+    with pytest.raises(PlanNotApprovedError):
+        runnable(node)
+
+
+def test_each_decision_is_in_the_log_with_the_person_who_took_it(node: Node) -> None:
+    """Responsibility needs a name."""
+    request(node)
+    approve(node, note="read on paper")
+    decide(node, "revoke")
+    lines = [(line["event"], line["actor"]) for line in node.audit()]
+    assert lines == [
+        ("plan.requested", "alice"),
+        ("plan.approved", "staff:Dr. Weiss"),
+        ("plan.revoked", "staff:Dr. Weiss"),
+    ]
+
+
+def test_one_researchers_waiting_plans_are_bounded_and_anothers_are_not_hindered(node: Node) -> None:
+    """Half a megabyte each: a flood of requests must not fill the disk, nor hide the others."""
+    for number in range(PENDING_AT_MOST):
+        request(node, f"# {number}", researcher="mallory")
+    with pytest.raises(FedWardError) as refusal:
+        request(node, "# one more", researcher="mallory")
+    assert refusal.value.rule is not None
+    request(node, "# 0", researcher="mallory")  # known already: costs nothing
+    request(node, "# alice's")
+    assert len(node.table(plans)) == PENDING_AT_MOST + 1

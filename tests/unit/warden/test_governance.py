@@ -1,0 +1,413 @@
+"""The governance socket: what staff may do, each in his own name."""
+
+from __future__ import annotations
+
+import stat
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from appliance.protocol.errors import Code, FedWardError
+from appliance.protocol.local.frames import connect
+from appliance.protocol.messages import ErrorReply
+from appliance.protocol.rounds import RoundStep
+from appliance.warden.client import GovernanceClient
+from appliance.warden.governance import SOCKET_NAME, GovernanceServer
+from appliance.warden.store import datasets, permissions, plans, rounds
+from tests.unit.warden.conftest import PLAN, PLAN_SHA, WAIT_S, Node
+
+METHODS = {
+    "dataset.add": {"spec": {"name": "n", "path": "trial.csv", "tags": ["opt"]}},
+    "dataset.check": {"dataset": "trial"},
+    "dataset.preview": {"path": "trial.csv"},
+    "dataset.profile": {"path": "trial.csv"},
+    "dataset.suspend": {"dataset": "trial"},
+    "dataset.resume": {"dataset": "trial"},
+    "dataset.remove": {"dataset": "trial"},
+    "dataset.permit": {"dataset": "trial", "researcher": "alice"},
+    "dataset.forbid": {"dataset": "trial", "researcher": "alice"},
+    "plan.add": {"name": "p", "source": "x = 1"},
+    "plan.approve": {"plan": "plan"},
+    "plan.reject": {"plan": "plan"},
+    "plan.revoke": {"plan": "plan"},
+    "policy.set": {"changes": {}},
+    "policy.show": {},
+    "experiment.stop": {"experiment": "e-1"},
+    "node.status": {},
+}
+
+
+@pytest.fixture
+def served(node: Node) -> Iterator[Node]:
+    """A node that answers its staff."""
+    server = GovernanceServer(node.governance, node.root / SOCKET_NAME)
+    server.start()
+    yield node
+    server.close()
+
+
+@pytest.fixture
+def call(served: Node) -> Any:
+    """Calls in Dr. Weiss's name."""
+    return GovernanceClient(served.root / SOCKET_NAME, staff="Dr. Weiss", via="cli").call
+
+
+def raw(node: Node, message: dict[str, Any]) -> dict[str, Any]:
+    """A call as somebody with a library of his own would write it."""
+    with connect(node.root / SOCKET_NAME) as channel:
+        channel.send(message)
+        frame = channel.receive(timeout_s=WAIT_S)
+        assert frame is not None
+        return frame.data
+
+
+def test_the_socket_offers_these_methods_and_no_others(served: Node) -> None:
+    """A helper that becomes public by its name would be a door that nobody meant to open."""
+    server = GovernanceServer(served.governance, served.root / "run/other.sock")
+    server.close()
+    assert set(server._methods) == set(METHODS)
+
+
+def test_the_socket_is_for_the_services_own_user(served: Node) -> None:
+    """Whoever may open it decides for the hospital."""
+    socket = served.root / SOCKET_NAME
+    assert stat.S_IMODE(socket.stat().st_mode) == 0o600
+    assert stat.S_IMODE(socket.parent.stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "staff",
+    [
+        None,
+        {},
+        {"name": "", "via": "cli"},
+        {"name": "Dr. Weiss"},
+        {"name": "Dr. Weiss", "via": "telnet"},
+        {"name": "x" * 65, "via": "cli"},
+        {"name": "Dr.\nWeiss", "via": "cli"},
+        {"name": "Dr. Weiss\n", "via": "cli"},
+        {"name": "\u202eeve", "via": "cli"},
+        {"name": "Dr. Weiss", "via": "cli", "role": "admin"},
+        "Dr. Weiss",
+    ],
+)
+def test_nobody_does_anything_without_saying_who_he_is(served: Node, method: str, staff: Any) -> None:
+    """Every line of the log names a person."""
+    served.add_dataset()
+    before = served.counts()
+    answer = raw(served, {"method": method, "params": METHODS[method], "staff": staff})
+    assert answer["error"]["code"] == Code.ARGUMENT_INVALID
+    assert served.counts() == before
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {},
+        {"method": "dataset.drop"},
+        {"method": "_stop"},
+        {"method": ".stop"},
+        {"method": "dataset_add"},
+        {"method": "__init__"},
+        {"method": ["node.status"]},
+        {"method": "plan.approve", "params": {}},
+        {"method": "plan.approve", "params": {"plan": "plan", "staff": {"name": "eve", "via": "cli"}}},
+        {"method": "plan.approve", "params": {"plan": "plan", "until": "tomorrow"}},
+        {"method": "plan.approve", "params": {"plan": "plan", "force": True}},
+        {"method": "plan.approve", "params": ["plan"]},
+        {"method": "plan.reject", "params": {"plan": "plan", "note": "x" * 4001}},
+        {"method": "plan.add", "params": {"name": "p", "source": ""}},
+        {"method": "plan.add", "params": {"name": "p", "source": "x" * 500_001}},
+        {"method": "plan.add", "params": {"name": "p", "source": "x = '\ud800'"}},
+        {"method": "dataset.add", "params": {"spec": {"name": "n"}}},
+        {"method": "policy.set", "params": {"changes": {"minimum_smaples": 3}}},
+    ],
+)
+def test_a_malformed_call_is_answered_and_changes_nothing(served: Node, message: dict[str, Any]) -> None:
+    """With what is wrong, and never with a traceback."""
+    before = served.counts()
+    answer = raw(served, {"staff": {"name": "Dr. Weiss", "via": "cli"}} | message)
+    assert answer["error"]["code"] == Code.ARGUMENT_INVALID
+    assert "Traceback" not in answer["error"]["message"]
+    assert served.counts() == before
+
+
+def test_an_approval_cannot_last_until_no_number(served: Node) -> None:
+    """Stored, it would read as 'for ever'."""
+    served.add_plan()
+    channel = connect(served.root / SOCKET_NAME)
+    text = '{"method": "plan.approve", "params": {"plan": "plan", "until": NaN}, "staff": {"name": "W", "via": "cli"}}'
+    payload = text.encode()
+    channel._socket.sendall(len(payload).to_bytes(4, "big") + b"\0" + payload)
+    frame = channel.receive(timeout_s=WAIT_S)
+    channel.close()
+    assert frame is not None
+    assert "until" in frame.data["error"]["message"]
+
+
+def test_a_caller_that_speaks_nonsense_is_hung_up_on_and_others_are_served(served: Node, call: Any) -> None:
+    """The next call is another connection."""
+    channel = connect(served.root / SOCKET_NAME)
+    channel._socket.sendall(b"GET / HTTP/1.1\r\n\r\n")
+    assert channel.receive(timeout_s=WAIT_S) is None
+    channel.close()
+    assert call("node.status")["member"] == "north"
+
+
+def test_an_error_inside_is_told_by_its_reference_only(
+    served: Node, call: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its text goes to the log."""
+
+    def fail() -> None:
+        raise ZeroDivisionError("secret")
+
+    monkeypatch.setattr(served.services.policy, "rules", fail)
+    with pytest.raises(FedWardError, match="reference") as refusal:
+        call("policy.show")
+    assert "secret" not in refusal.value.message
+
+
+def test_a_result_that_json_has_no_word_for_ends_the_call_and_no_more(served: Node, call: Any) -> None:
+    """A profile's mean may be no number."""
+    served.add_dataset()
+    served.runner.report["mean"] = float("nan")
+    with pytest.raises(FedWardError):
+        call("dataset.profile", path="trial.csv")
+    assert call("node.status")["member"] == "north"
+
+
+def test_calls_run_at_once(served: Node, call: Any) -> None:
+    """A large file being read must not keep staff from stopping a round."""
+    served.add_dataset()
+    reading, go_on = threading.Event(), threading.Event()
+    real = served.runner.inspect
+
+    def inspect(job: Any) -> Any:
+        reading.set()
+        assert go_on.wait(WAIT_S)
+        return real(job)
+
+    served.runner.inspect = inspect  # type: ignore[method-assign]
+    thread = threading.Thread(target=lambda: call("dataset.profile", path="trial.csv"))
+    thread.start()
+    assert reading.wait(WAIT_S)
+    assert call("experiment.stop", experiment="e-1")["was_running"] is False
+    go_on.set()
+    thread.join()
+
+
+def test_without_a_warden_the_caller_is_told_how_to_start_it(tmp_path: Path) -> None:
+    """Not a traceback about a socket."""
+    with pytest.raises(FedWardError) as refusal:
+        GovernanceClient(tmp_path / SOCKET_NAME, staff="Dr. Weiss", via="cli").call("node.status")
+    assert refusal.value.code is Code.NODE_NOT_RUNNING
+
+
+def test_a_policy_change_is_in_force_and_in_the_log_with_its_author(served: Node, call: Any) -> None:
+    """And shown with who set it."""
+    shown = call("policy.set", changes={"minimum_samples": 50, "ranges": [{"name": "epochs", "allowed": [1, 2]}]})
+    assert {"name": "minimum_samples", "value": 50, "set_by": "site"} in shown
+    assert served.audit()[-1]["actor"] == "staff:Dr. Weiss"
+    assert served.audit()[-1]["details"]["changes"]["minimum_samples"] == 50
+
+
+# Datasets
+
+
+def add(call: Any, served: Node, **changes: Any) -> Any:
+    """Register trial.csv."""
+    (served.root / "data" / "trial.csv").write_text("age,outcome\n")
+    return call("dataset.add", spec={"name": "trial", "path": "trial.csv", "tags": ["opt"]} | changes)
+
+
+def test_a_dataset_is_registered_as_the_runner_found_it(served: Node, call: Any) -> None:
+    """The warden reads no file."""
+    answer = add(call, served, researchers=["alice"])
+    row = served.table(datasets)[0]
+    assert (answer["rows"], row["fingerprint"], row["added_by"]) == (100, "a" * 64, "Dr. Weiss")
+    assert row["columns"] == [{"name": "age", "type": "number"}, {"name": "outcome", "type": "integer"}]
+    assert served.table(permissions)[0]["granted_by"] == "Dr. Weiss"
+
+
+def test_a_file_with_faults_is_refused_with_row_column_and_remedy(served: Node, call: Any) -> None:
+    """The data manager mends it there."""
+    problem = {"row": 3, "column": "age", "what": "'x' is no number.", "remedy": "Write a number."}
+    served.runner.report |= {"is_usable": False, "problems": [problem] * 12}
+    with pytest.raises(FedWardError, match=r"row 3, column age: 'x' is no number\. Write a number\.") as refusal:
+        add(call, served)
+    assert refusal.value.code is Code.DATASET_INVALID
+    assert "2 more" in refusal.value.message
+    assert served.table(datasets) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"path": "../keys/identity.pem"}, Code.DATASET_INVALID),
+        ({"path": "/etc/passwd"}, Code.DATASET_INVALID),
+        ({"path": "nothing.csv"}, Code.DATASET_INVALID),
+        ({"path": "nul\0.csv"}, Code.ARGUMENT_INVALID),
+        ({"researchers": ["nobody"]}, Code.SENDER_UNKNOWN),
+        ({"researchers": ["south"]}, Code.ARGUMENT_INVALID),
+        ({"tags": []}, Code.ARGUMENT_INVALID),
+        ({"kind": "x" * 33}, Code.ARGUMENT_INVALID),
+    ],
+)
+def test_a_dataset_that_cannot_be_is_refused_before_anything_is_written(
+    served: Node, call: Any, changes: dict[str, Any], code: Code
+) -> None:
+    """Each with what is wrong."""
+    with pytest.raises(FedWardError) as refusal:
+        add(call, served, **changes)
+    assert refusal.value.code is code
+    assert served.table(datasets) == []
+
+
+def test_a_dataset_below_the_minimum_is_refused(served: Node, call: Any) -> None:
+    """No round could ever run on it."""
+    served.runner.report["rows"] = 19
+    with pytest.raises(FedWardError) as refusal:
+        add(call, served)
+    assert refusal.value.code is Code.TOO_FEW_SAMPLES
+
+
+def test_changed_files_lock_a_dataset_until_staff_accept_them(served: Node, call: Any) -> None:
+    """And what trained on the old ones ends."""
+    served.accepted()
+    served.runner.report |= {"fingerprint": "b" * 64, "rows": 120}
+    assert call("dataset.check", dataset="trial") == {"changed": True, "accepted": False, "rows": 100}
+    assert served.table(datasets)[0]["state"] == "changed"
+    assert served.runner.stopped == ["e-1"]
+    with pytest.raises(FedWardError) as refusal:
+        call("dataset.resume", dataset="trial")
+    assert refusal.value.code is Code.DATASET_CHANGED
+    assert call("dataset.check", dataset="trial", accept=True)["accepted"]
+    assert (served.table(datasets)[0]["state"], served.table(datasets)[0]["rows"]) == ("active", 120)
+
+
+def test_files_put_back_as_they_were_unlock_the_dataset(served: Node, call: Any) -> None:
+    """There is nothing to accept."""
+    served.add_dataset()
+    served.runner.report["fingerprint"] = "b" * 64
+    call("dataset.check", dataset="trial")
+    served.runner.report["fingerprint"] = "a" * 64
+    assert call("dataset.check", dataset="trial")["changed"] is False
+    assert served.table(datasets)[0]["state"] == "active"
+
+
+def test_looking_into_a_file_is_in_the_log(served: Node, call: Any) -> None:
+    """A preview shows patients."""
+    served.add_dataset()
+    call("dataset.preview", path="trial.csv")
+    line = served.audit()[-1]
+    assert (line["event"], line["actor"], line["subject"]) == ("data.preview", "staff:Dr. Weiss", "trial.csv")
+
+
+def test_only_a_researcher_of_the_register_can_be_permitted(served: Node, call: Any) -> None:
+    """A mistyped id would wait for whoever gets it."""
+    served.add_dataset()
+    for nobody in ("alicia", "south", "network"):
+        with pytest.raises(FedWardError):
+            call("dataset.permit", dataset="trial", researcher=nobody)
+    assert [p["researcher"] for p in served.table(permissions)] == ["alice"]
+
+
+# What staff take back ends at once
+
+
+@pytest.mark.parametrize(
+    ("method", "params"),
+    [
+        ("plan.revoke", {"plan": "plan"}),
+        ("plan.reject", {"plan": PLAN_SHA[:12]}),
+        ("dataset.suspend", {"dataset": "trial"}),
+        ("dataset.remove", {"dataset": "trial"}),
+        ("dataset.forbid", {"dataset": "trial", "researcher": "alice"}),
+        ("experiment.stop", {"experiment": "e-1"}),
+    ],
+)
+def test_what_runs_ends_when_its_ground_is_taken_away(
+    served: Node, call: Any, method: str, params: dict[str, Any]
+) -> None:
+    """The call returns when it has ended, and the record says when."""
+    served.runner.blocks = True
+    jti = served.accepted()
+    served.queue.start()
+    assert served.runner.is_training.wait(WAIT_S)
+    call(method, **params)
+    assert served.row(jti)["step"] == RoundStep.STOPPED
+    assert served.received("alice", ErrorReply)[0].code is Code.ROUND_STOPPED
+    events = {line["event"]: line for line in served.audit()}
+    assert events["experiment.stop"]["actor"] == "staff:Dr. Weiss"
+    assert events["experiment.stopped"]["details"]["ended_at"] is not None
+
+
+def test_a_process_that_waits_for_its_next_round_ends_as_well(served: Node, call: Any) -> None:
+    """It holds the data of a permission that was taken back."""
+    served.round(served.accepted()).run()
+    call("dataset.forbid", dataset="trial", researcher="alice")
+    assert served.runner.stopped == ["e-1"]
+
+
+def test_another_researchers_rounds_go_on(served: Node, call: Any) -> None:
+    """Only alice's permission ended."""
+    served.add_dataset(researchers=("alice", "mallory"))
+    served.add_plan()
+    dataset_id = served.table(datasets)[0]["id"]
+    served.deliver("alice", served.train(dataset_id))
+    served.deliver("mallory", served.train(dataset_id, experiment_id="m-1"))
+    call("dataset.forbid", dataset="trial", researcher="alice")
+    assert {row["researcher"]: row["stop_reason"] is None for row in served.table(rounds)} == {
+        "alice": False,
+        "mallory": True,
+    }
+
+
+def test_what_trains_is_stopped_before_what_only_waits(served: Node, call: Any) -> None:
+    """A list of old experiments must not use up its five seconds."""
+    for number in range(3):
+        served.round(served.accepted(experiment_id=f"old-{number}")).run()
+    served.accepted(experiment_id="running")
+    call("plan.revoke", plan="plan")
+    assert served.runner.stopped[0] == "running"
+    assert len(served.runner.stopped) == 4
+
+
+def test_a_stop_without_a_runner_still_answers(served: Node, call: Any) -> None:
+    """And does not claim to have seen an end."""
+    served.accepted()
+    served.runner.is_gone = True
+    assert call("experiment.stop", experiment="e-1") == {"was_running": True, "ended_at": None}
+
+
+# Plans
+
+
+def test_a_plan_is_approved_with_note_end_and_ranges(served: Node, call: Any) -> None:
+    """All of it is what staff said."""
+    served.add_plan()
+    until = served.clock() + 3600
+    ranges = [{"name": "epochs", "minimum": 1, "maximum": 5}, {"name": "optimizer", "allowed": ["sgd"]}]
+    call("plan.approve", plan="plan", note="read", until=until, ranges=ranges)
+    row = served.table(plans)[0]
+    assert (row["state"], row["reviewer"], row["note"], row["until"]) == ("approved", "Dr. Weiss", "read", until)
+    assert [r["name"] for r in row["ranges"]] == ["epochs", "optimizer"]
+
+
+def test_the_hospital_brings_a_plan_of_its_own(served: Node, call: Any) -> None:
+    """Approved at once, under its hash."""
+    assert call("plan.add", name="ours", source=PLAN) == {"sha256": PLAN_SHA}
+    assert served.table(plans)[0]["state"] == "approved"
+
+
+def test_status_says_what_the_node_does(served: Node, call: Any) -> None:
+    """And puts down what was only counted until then."""
+    served.services.egress.count("to/alice/from/north/pong", "xyz")
+    status = call("node.status")
+    assert (status["member"], status["running_rounds"], status["plan_approval"]) == ("north", 0, "required")
+    assert not served.services.egress._messages

@@ -1,0 +1,267 @@
+"""The queue: the store's table, with workers that outlive whatever a round does."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from appliance.protocol.errors import Code, FedWardError
+from appliance.protocol.messages import ErrorReply, TrainReply
+from appliance.protocol.rounds import FINAL_STEPS, RoundStep
+from appliance.warden import queue as queue_module
+from appliance.warden.queue import RoundQueue
+from appliance.warden.store import rounds
+from tests.conftest import Members
+from tests.unit.warden.conftest import WAIT_S, Node
+
+
+class Steps:
+    """Hears of each finished step, and lets a test wait for one."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[str, RoundStep]] = []
+        self._changed = threading.Condition()
+
+    def __call__(self, jti: str, step: RoundStep) -> None:
+        """A worker tells of a step."""
+        with self._changed:
+            self.heard.append((jti, step))
+            self._changed.notify_all()
+
+    def wait_for_ends(self, count: int) -> None:
+        """Wait until so many rounds have ended."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: len(self.ended()) >= count, WAIT_S), self.heard
+
+    def ended(self) -> list[str]:
+        """The rounds that have ended, in order."""
+        return [jti for jti, step in self.heard if step in FINAL_STEPS]
+
+
+@pytest.fixture
+def steps() -> Steps:
+    """What the workers tell."""
+    return Steps()
+
+
+@pytest.fixture
+def busy(tmp_path: Path, members: Members, steps: Steps) -> Any:
+    """A node whose workers tell what they do."""
+    node = Node(tmp_path, members, steps)
+    yield node
+    node.close()
+
+
+def finish(node: Node) -> None:
+    """Wait until no worker holds a round any more."""
+    assert node.queue._have_ended([row["jti"] for row in node.table(rounds)], WAIT_S)
+
+
+def test_rounds_are_worked_on_in_the_order_in_which_they_were_accepted(busy: Node, steps: Steps) -> None:
+    """First come, first served."""
+    jtis = [busy.accepted(experiment_id=f"e-{n}") for n in range(4)]
+    busy.queue.start()
+    steps.wait_for_ends(4)
+    assert steps.ended() == jtis
+
+
+def test_a_round_accepted_later_wakes_a_worker(busy: Node, steps: Steps) -> None:
+    """Nobody looks by the clock."""
+    busy.queue.start()
+    busy.accepted()
+    steps.wait_for_ends(1)
+
+
+def test_what_the_store_holds_unfinished_is_gone_on_with_at_the_start(
+    tmp_path: Path, members: Members, busy: Node, steps: Steps
+) -> None:
+    """The queue is a table; a restart loses nothing of it."""
+    jti = busy.accepted()
+    busy.queue.close()
+    queue = RoundQueue(busy.services, 1, steps)
+    queue.start()
+    steps.wait_for_ends(1)
+    queue.close()
+    assert steps.ended() == [jti]
+
+
+def test_two_rounds_of_one_experiment_never_run_at_once(busy: Node, steps: Steps) -> None:
+    """They share one process and one state."""
+    queue = RoundQueue(busy.services, 4, steps)
+    at_once, most = [0], [0]
+    lock = threading.Lock()
+    real = busy.runner.train
+
+    def train(*args: Any) -> Any:
+        with lock:
+            at_once[0] += 1
+            most[0] = max(most[0], at_once[0])
+        try:
+            return real(*args)
+        finally:
+            with lock:
+                at_once[0] -= 1
+
+    busy.runner.train = train  # type: ignore[method-assign]
+    for number in range(1, 6):
+        busy.accepted(round=number)
+    queue.start()
+    steps.wait_for_ends(5)
+    queue.close()
+    assert most == [1]
+
+
+def test_rounds_of_different_experiments_run_at_once_if_the_site_allows_it(busy: Node) -> None:
+    """A long round need not hold up the others."""
+    meeting = threading.Barrier(2, timeout=WAIT_S)
+    real = busy.runner.train
+
+    def train(*args: Any) -> Any:
+        meeting.wait()
+        return real(*args)
+
+    busy.runner.train = train  # type: ignore[method-assign]
+    for number in range(2):
+        busy.accepted(experiment_id=f"e-{number}")
+    steps = Steps()
+    queue = RoundQueue(busy.services, 2, steps)
+    queue.start()
+    steps.wait_for_ends(2)
+    queue.close()
+    assert len(busy.received("alice", TrainReply)) == 2
+
+
+def test_a_worker_outlives_a_round_that_cannot_even_record_its_failure(
+    busy: Node, steps: Steps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is full, most likely: the round stays accepted and is tried again."""
+    monkeypatch.setattr(queue_module, "RETRY_S", 0.01)
+    real, faults = busy.services.egress.message, [OSError("disk"), FedWardError("full", code=Code.DISK_FULL)]
+
+    def message(*args: Any) -> None:
+        if faults:
+            raise faults.pop()
+        real(*args)
+
+    jti = busy.accepted()
+    monkeypatch.setattr(busy.services.egress, "message", message)
+    busy.queue.start()
+    steps.wait_for_ends(1)
+    finish(busy)
+    assert faults == []
+    assert busy.row(jti)["step"] in FINAL_STEPS
+
+
+def test_a_row_that_cannot_be_read_does_not_end_the_worker(
+    busy: Node, steps: Steps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is wrong with one round, the worker lives."""
+    monkeypatch.setattr(queue_module, "RETRY_S", 0.01)
+    jti = busy.accepted()
+    good = busy.row(jti)["request"]
+    with busy.store.write() as connection:
+        connection.execute(rounds.update().values(request="{}"))
+    failed = threading.Event()
+    monkeypatch.setattr(queue_module._log, "exception", lambda *_a, **_k: failed.set())
+    busy.queue.start()
+    assert failed.wait(WAIT_S)
+    with busy.store.write() as connection:
+        connection.execute(rounds.update().values(request=good))
+    steps.wait_for_ends(1)
+    assert steps.ended() == [jti]
+
+
+def stop(node: Node, experiment: str = "e-1") -> float | None:
+    """As desk and governance do it."""
+    with node.store.write() as connection:
+        node.queue.mark_stopped(connection, experiment, "the hospital's staff")
+    return node.queue.end(experiment)
+
+
+def test_end_returns_when_the_round_is_recorded_as_ended(busy: Node) -> None:
+    """Whoever stopped it may then rely on it."""
+    busy.runner.blocks = True
+    jti = busy.accepted()
+    busy.queue.start()
+    assert busy.runner.is_training.wait(WAIT_S)
+    assert busy.queue.running == 1
+    assert stop(busy) is not None
+    assert busy.row(jti)["step"] == RoundStep.STOPPED
+    assert busy.queue.running == 0
+
+
+def test_a_training_that_reached_the_runner_behind_its_stop_ends_too(busy: Node) -> None:
+    """The worker had looked just before; the runner knew nothing of it yet."""
+    busy.runner.blocks = True
+    jti = busy.accepted()
+    on_its_way, told = threading.Event(), threading.Event()
+    real_train, real_stop = busy.runner.train, busy.runner.stop
+
+    def train(*args: Any) -> Any:
+        on_its_way.set()
+        assert told.wait(WAIT_S)
+        return real_train(*args)
+
+    def stop_(experiment_id: str) -> Any:
+        ended = real_stop(experiment_id)
+        told.set()
+        return ended
+
+    busy.runner.train, busy.runner.stop = train, stop_  # type: ignore[method-assign]
+    busy.queue.start()
+    assert on_its_way.wait(WAIT_S)
+    assert stop(busy) is not None
+    assert busy.row(jti)["step"] == RoundStep.STOPPED
+    assert len(busy.runner.stopped) >= 2
+
+
+def test_a_stop_leaves_other_experiments_alone(busy: Node, steps: Steps) -> None:
+    """They have other owners."""
+    busy.accepted(experiment_id="e-1")
+    other = busy.accepted(experiment_id="e-2")
+    stop(busy, "e-1")
+    busy.queue.start()
+    steps.wait_for_ends(2)
+    assert busy.row(other)["step"] == RoundStep.REPLIED
+
+
+def test_a_stopped_round_that_waited_is_recorded_without_being_trained(busy: Node, steps: Steps) -> None:
+    """Its researcher is told by whom."""
+    busy.accepted()
+    stop(busy)
+    busy.queue.start()
+    steps.wait_for_ends(1)
+    finish(busy)
+    assert busy.runner.trained == []
+    assert busy.received("alice", ErrorReply)[0].code is Code.ROUND_STOPPED
+
+
+def test_end_without_a_runner_claims_nothing(busy: Node) -> None:
+    """Nobody saw a process die."""
+    busy.runner.is_gone = True
+    assert stop(busy) is None
+
+
+def test_closing_ends_the_training_and_leaves_the_round_for_the_next_start(busy: Node) -> None:
+    """No thread may write when the store is another warden's."""
+    busy.runner.blocks = True
+    jti = busy.accepted()
+    busy.queue.start()
+    assert busy.runner.is_training.wait(WAIT_S)
+    busy.queue.close()
+    assert busy.queue.running == 0
+    assert busy.row(jti)["step"] == RoundStep.ACCEPTED
+    assert busy.received("alice", ErrorReply) == []
+
+
+def test_files_of_rounds_that_have_ended_are_thrown_away_at_the_start(busy: Node) -> None:
+    """A crash between the record and the tidying leaves them; those of waiting rounds stay."""
+    jti = busy.accepted()
+    spool = busy.root / "spool"
+    for name in (f"{jti}.parameters.part", f"{'0' * 32}.update", f"{'1' * 32}.parameters.part"):
+        (spool / name).write_text("x")
+    busy.queue._clear_spool()
+    assert [file.name for file in spool.iterdir()] == [f"{jti}.parameters.part"]

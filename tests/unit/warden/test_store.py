@@ -1,0 +1,161 @@
+"""The store: one warden, all or nothing, and tables that are what the code believes."""
+
+from __future__ import annotations
+
+import sqlite3
+import stat
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+
+from appliance.protocol.errors import Code, FedWardError
+from appliance.warden.store import FILE_NAME, Store, metadata, put_setting, settings
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    """A new store."""
+    store = Store(tmp_path / "store")
+    yield store
+    store.close()
+
+
+def test_the_migrations_make_exactly_the_tables_that_the_code_uses(store: Store) -> None:
+    """An upgraded hospital and a new one must not differ by a column."""
+    with store.engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, metadata) == []
+
+
+def test_a_second_warden_is_turned_away_and_told_why(tmp_path: Path, store: Store) -> None:
+    """Two writers would each believe the other's queue to be theirs."""
+    with pytest.raises(FedWardError) as refusal:
+        Store(tmp_path / "store")
+    assert refusal.value.code is Code.STORE_BUSY
+    assert str(tmp_path / "store") in refusal.value.message
+
+
+def test_the_next_warden_takes_over_when_the_first_has_ended(tmp_path: Path, store: Store) -> None:
+    """A restart must not need anybody to remove a lock by hand."""
+    store.close()
+    Store(tmp_path / "store").close()
+
+
+def test_an_exception_inside_a_transaction_leaves_nothing_behind(store: Store) -> None:
+    """A request is accepted, audited and answered at once or not at all."""
+    with pytest.raises(ZeroDivisionError), store.write() as connection:
+        put_setting(connection, "a", "1")
+        raise ZeroDivisionError
+    assert store.setting("a") is None
+
+
+def test_what_was_committed_is_there_after_a_restart(tmp_path: Path, store: Store) -> None:
+    """That is what a store is for."""
+    with store.write() as connection:
+        put_setting(connection, "a", "1")
+    store.close()
+    again = Store(tmp_path / "store")
+    assert again.setting("a") == "1"
+    again.close()
+
+
+def test_nothing_is_acknowledged_before_it_is_on_the_disk(store: Store) -> None:
+    """A power cut after a Receipt must find the message in the store."""
+    with store.engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2  # FULL
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+
+
+def test_a_secret_stays_the_same_and_others_have_another(tmp_path: Path, store: Store) -> None:
+    """The MQTT client id: a known or changing one would let others end our session."""
+    other = Store(tmp_path / "other")
+    assert store.secret("mqtt_client_id") == store.secret("mqtt_client_id")
+    assert store.secret("mqtt_client_id") != other.secret("mqtt_client_id")
+    other.close()
+
+
+def test_the_store_is_for_the_service_user_alone(store: Store) -> None:
+    """It holds plans, permissions and the client id."""
+    assert stat.S_IMODE(store.path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(store.path.parent.stat().st_mode) == 0o700
+
+
+def test_a_file_that_is_no_store_is_called_corrupt_and_left_as_it_is(tmp_path: Path) -> None:
+    """It may be the only copy of somebody's evidence."""
+    (tmp_path / FILE_NAME).write_bytes(b"not a database" * 100)
+    with pytest.raises(FedWardError) as refusal:
+        Store(tmp_path)
+    assert refusal.value.code is Code.STORE_CORRUPT
+    assert (tmp_path / FILE_NAME).read_bytes() == b"not a database" * 100
+
+
+def test_a_store_of_a_newer_release_is_not_touched(tmp_path: Path) -> None:
+    """After a downgrade, old code must not write into tables that it does not know."""
+    Store(tmp_path).close()
+    with sqlite3.connect(tmp_path / FILE_NAME) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    connection.close()
+    for _ in range(2):  # and the lock is let go of
+        with pytest.raises(FedWardError) as refusal:
+            Store(tmp_path)
+        assert refusal.value.code is Code.STORE_CORRUPT
+
+
+def test_a_full_disk_is_said_to_be_full(store: Store) -> None:
+    """The remedy is another than that for a broken store."""
+    with store.engine.connect() as connection:
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
+    sa.event.listen(
+        store.engine, "begin", lambda connection: connection.exec_driver_sql(f"PRAGMA max_page_count={pages}")
+    )
+    with pytest.raises(FedWardError) as refusal, store.write() as connection:
+        put_setting(connection, "large", "x" * 100_000)
+    assert refusal.value.code is Code.DISK_FULL
+    assert store.setting("large") is None
+
+
+def test_nobody_writes_once_the_store_is_closed(store: Store) -> None:
+    """By then it may be another warden's."""
+    store.close()
+    with pytest.raises(FedWardError) as refusal, store.write():
+        pass
+    assert refusal.value.code is Code.STORE_BUSY
+
+
+def test_a_reader_sees_one_moment_and_blocks_no_writer(store: Store) -> None:
+    """The GUI may look for as long as it likes."""
+    count = sa.select(sa.func.count()).select_from(settings)
+    with store.read() as reading:
+        before = reading.scalar(count)
+        with store.write() as connection:
+            put_setting(connection, "a", "1")
+        assert reading.scalar(count) == before
+
+
+def test_writers_in_many_threads_wait_for_each_other(store: Store) -> None:
+    """Desk, workers and governance write at once; none may lose what another wrote."""
+
+    def add() -> None:
+        for _ in range(5):
+            with store.write() as connection:
+                value = int(connection.scalar(sa.select(settings.c.value).where(settings.c.name == "n")) or 0)
+                put_setting(connection, "n", str(value + 1))
+
+    threads = [threading.Thread(target=add) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert store.setting("n") == "100"
+
+
+def test_a_folder_may_have_any_name(tmp_path: Path) -> None:
+    """A question mark or a hash sign means something else inside a URL."""
+    store = Store(tmp_path / "a b?mode=memory#c%20d")
+    assert store.path.is_file()
+    store.close()

@@ -44,7 +44,7 @@ from appliance.transport.tls import client_context
 GIVE_UP_S = 600.0
 CHUNK_BYTES = 256 << 10
 SMALL_BYTES = 1 << 20  # goes along with its announcement: one call instead of two
-CONNECT_S, ANSWER_S = 10.0, 120.0
+CONNECT_S, ANSWER_S = 30.0, 120.0  # the first is also how long a line may stand still while we send
 RENEW_BEFORE_S = 60
 _TUS = {"Tus-Resumable": "1.0.0"}
 _BODY = {"Content-Type": "application/offset+octet-stream"}

@@ -93,7 +93,7 @@ class UploadsView(APIView):
         upload, is_new = services.upload_create(member, creation, length)
         if is_new and (size or not length):
             upload = services.upload_append(upload, offset=0, stream=_body(request), size=size)
-        headers = tus.headers_of(upload, selectors.upload_offset(upload))
+        headers = tus.headers_of(upload, selectors.upload_offset_settled(upload))
         location = reverse("upload", args=[upload.id])
         status = HTTPStatus.CREATED if is_new else HTTPStatus.OK
         return HttpResponse(status=status, headers={**headers, "Location": location})
@@ -118,7 +118,7 @@ class UploadView(APIView):
         """How far the upload got."""
         tus.require_version(request.headers)
         upload = selectors.upload_owned(caller(request).id, upload_id)
-        return HttpResponse(headers=tus.headers_of(upload, selectors.upload_offset(upload)))
+        return HttpResponse(headers=tus.headers_of(upload, selectors.upload_offset_settled(upload)))
 
     @extend_schema(
         parameters=[_VERSION, _header("Upload-Offset", "Where the caller believes that the upload stands.")],

@@ -39,6 +39,19 @@ def upload_offset(upload: Upload) -> int:
     return upload.offset if upload.is_complete else min(upload.offset, spool.size(upload.name))
 
 
+def upload_offset_settled(upload: Upload) -> int:
+    """The same for a caller that goes on from there.
+
+    Raises:
+        UploadBusyError: A call appends to it: after a broken line, its last bytes may still be on their way to the
+            disk, and a caller told the offset of now would send them again.
+    """
+    if upload.is_complete:
+        return upload.offset
+    with spool.hold(upload.name):
+        return upload_offset(upload_owned(upload.owner_id, upload.id))
+
+
 def bytes_used(member: str, *, but: UUID | None = None) -> int:
     """What the member's uploads take up, at the lengths that were announced; ``but`` leaves one out."""
     uploads = Upload.objects.filter(owner_id=member)

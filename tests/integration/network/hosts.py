@@ -327,6 +327,7 @@ class Line:
         for sock in (source, sink):
             with suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
+            sock.close()  # a writer is reset at once: after a mere shutdown it fills our buffers and then waits
 
 
 def wait_until(claim: Callable[[], bool], timeout_s: float = 20) -> None:

@@ -107,6 +107,16 @@ def test_one_call_at_a_time_appends(north: Any, letter: Any) -> None:
     assert (answer.status_code, answer.json()["code"]) == (423, "UPLOAD_BUSY")
 
 
+def test_no_offset_is_told_while_it_moves(north: Any, letter: Any) -> None:
+    """A broken call's last bytes may still be on their way to the disk; who went on from here would send them again."""
+    letter.announce(north)
+
+    with spool.hold(Upload.objects.get().name):
+        answers = [letter.ask(north), letter.announce(north)]
+
+    assert [answer.status_code for answer in answers] == [423, 423]
+
+
 def test_a_file_that_was_finished_meanwhile_is_not_held(host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between open and lock the file may have become the whole upload; writing to it would alter that."""
     lock = spool.fcntl.flock

@@ -32,7 +32,7 @@ from appliance.demo.settings import (
     hospital_datasets,
     training_args,
 )
-from appliance.embedded.consortium import NETWORK, PACKAGES, EmbeddedConsortium, Seat, require_unused
+from appliance.embedded.consortium import NETWORK, EmbeddedConsortium, Seat, require_unused
 from appliance.protocol import chain
 from appliance.protocol.errors import Code, FedWardError
 from appliance.protocol.messages import PlanState
@@ -264,8 +264,6 @@ def _fresh(folder: Path) -> Path:
             )
         require_unused(folder)
         for entry in folder.iterdir():
-            if entry.name == PACKAGES:
-                continue  # the broker, where it had to be fetched
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     (folder / MARKER).touch()

@@ -30,7 +30,7 @@ import appliance
 from appliance.embedded import keeper
 from appliance.embedded.broker import STORE, write_broker_files
 from appliance.embedded.errors import FolderBusyError, PartDiedError
-from appliance.embedded.mosquitto import Program, find_mosquitto
+from appliance.embedded.mosquitto import Program, cache_folder, find_mosquitto
 from appliance.embedded.part import GRACE_S, Part
 from appliance.embedded.ports import LOOPBACK, free_port, is_free
 from appliance.enrolment.authority import Authority
@@ -44,7 +44,6 @@ from appliance.protocol.register import Role
 from appliance.transport.tls import client_context
 
 BROKER, NETWORK, OPERATOR = "broker", "network", "operator"
-PACKAGES = "packages"
 _CERTIFICATE_DAYS = 30
 _STARTS = 4  # that often two free ports may be snatched away
 _START_S = 90.0
@@ -123,7 +122,7 @@ class EmbeddedConsortium:
             BrokerMissingError: There is none, and it cannot be fetched.
         """
         if self._program is None:
-            self._program = find_mosquitto(self.root / PACKAGES)
+            self._program = find_mosquitto(cache_folder())
         return self._program
 
     def home(self, member_id: str) -> Path:

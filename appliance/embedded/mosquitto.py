@@ -6,6 +6,8 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,11 +42,16 @@ class Program:
         return found.group(1) if found else "unknown"
 
 
+def cache_folder() -> Path:
+    """Where it is kept for all consortia of this user (XDG Base Directory Specification)."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fedward/mosquitto"
+
+
 def find_mosquitto(cache: Path, *, search: str | None = None) -> Program:
     """The broker's program.
 
     Args:
-        cache: Where packages are unpacked if need be; a second call finds them there.
+        cache: Where packages are unpacked if need be; the next call, of any process, finds them there.
         search: The folders to look in, as in PATH; the environment's and the usual ones if None.
 
     Raises:
@@ -58,21 +65,40 @@ def find_mosquitto(cache: Path, *, search: str | None = None) -> Program:
 
 
 def _unpacked(cache: Path) -> Program:
-    """Fetch the package, then what its libraries lack, level by level."""
+    """Fetch the package, then what its libraries lack, level by level; others may be doing the same."""
     tools = [tool for tool in ("apt-get", "apt-cache", "dpkg-deb") if shutil.which(tool) is None]
     if tools:
         raise BrokerMissingError(
             f"Mosquitto is not installed, and this machine has no {tools[0]} to fetch Debian's package with."
         )
+    try:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BrokerMissingError(
+            f"Mosquitto is not installed, and {cache.parent} cannot be made: {error.strerror}.",
+            remedy="Install Mosquitto 2.0 or newer, or name a folder that can be written in XDG_CACHE_HOME.",
+        ) from error
+    with tempfile.TemporaryDirectory(prefix=f"{cache.name}-", dir=cache.parent) as folder:
+        _fill(Path(folder) / "new")
+        if _cached(cache) is None:
+            shutil.rmtree(cache, ignore_errors=True)
+            with suppress(OSError):  # another process was faster
+                (Path(folder) / "new").rename(cache)
+    program = _cached(cache)
+    if program is None:
+        raise BrokerMissingError(f"Mosquitto was unpacked into {cache} and does not start there.")
+    return program
+
+
+def _fill(folder: Path) -> None:
     fetched: set[str] = set()
     wanted = ["mosquitto"]
     for _ in range(_LEVELS):
         for package in wanted:
-            _fetch(package, cache)
+            _fetch(package, folder)
         fetched.update(wanted)
-        program = _cached(cache)
-        if program is not None:
-            return program
+        if _cached(folder) is not None:
+            return
         wanted = sorted({need for package in wanted for need in _needs(package)} - fetched)
     raise BrokerMissingError("Mosquitto was unpacked from Debian's packages but does not start on this machine.")
 

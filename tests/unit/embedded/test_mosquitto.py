@@ -29,6 +29,22 @@ def test_an_unpacked_broker_is_found_again(tmp_path) -> None:
     assert find_mosquitto(tmp_path, search="").path == tmp_path / "root/usr/sbin/mosquitto"
 
 
+def test_an_unpacked_broker_that_does_not_start_is_fetched_again(tmp_path, monkeypatch) -> None:
+    """After an upgrade of the system its libraries may be gone; and a copy that others use is never half there."""
+    cache = tmp_path / "cache"
+    _program(cache / "root/usr/sbin/mosquitto", "exit 127")
+    _program(tmp_path / "bin/apt-get", "touch mosquitto.deb")
+    works = "mkdir -p $3/usr/sbin; printf '#!/bin/sh\\necho mosquitto version 2.0.18\\n' > $3/usr/sbin/mosquitto"
+    _program(tmp_path / "bin/dpkg-deb", f"{works}; chmod +x $3/usr/sbin/mosquitto")
+    _program(tmp_path / "bin/apt-cache", "exit 0")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
+
+    program = find_mosquitto(cache, search=str(tmp_path / "nowhere"))
+
+    assert (program.path, program.version()) == (cache / "root/usr/sbin/mosquitto", "2.0.18")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bin", "cache"]
+
+
 def test_a_machine_without_debian_packages_gets_a_sentence(tmp_path, monkeypatch) -> None:
     """It says how to get a broker, as nothing else can be done."""
     monkeypatch.setenv("PATH", str(tmp_path))

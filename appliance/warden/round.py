@@ -42,6 +42,7 @@ from appliance.protocol.rounds import RoundStep
 from appliance.protocol.tensors import TensorFile
 from appliance.warden.datasets import source_of
 from appliance.warden.egress import EgressGuard, UpdateRefusedError, require_named
+from appliance.warden.policy import lookup
 from appliance.warden.services import Services
 from appliance.warden.store import rounds
 
@@ -64,7 +65,8 @@ _PRIVATE = frozenset(
 )
 # What passes by itself: the round is put off and loses nothing.
 _PASSING = frozenset({Code.DISK_FULL, Code.NETWORK_UNREACHABLE, Code.STORE_BUSY})
-_LIMITS = {"memory_bytes": 16 << 30, "file_bytes": 8 << 30, "processes": 0}
+_LIMITS = {"memory_bytes": 16 << 30, "file_bytes": 8 << 30}
+_MAX_WORKERS = 16
 _log = structlog.get_logger(__name__)
 
 
@@ -78,6 +80,7 @@ _PUBLIC = {
     Code.PARAMETERS_INVALID: "The parameters do not fit the plan's model.",
     Code.ROUND_TIMEOUT: "The round took longer than this node allows.",
     Code.RUNNER_LIMIT: "The round used more than this node allows.",
+    Code.SANDBOX_DENIED: "The plan tried what this node's sandbox denies.",
     Code.SANDBOX_INCOMPLETE: "This node's kernel lacks a part of the sandbox that policy requires.",
     Code.RUNNER_UNAVAILABLE: "The node's runner is not available.",
     Code.TOO_FEW_SAMPLES: "Too few training records.",
@@ -255,7 +258,7 @@ class Round:
             aggregator_args=request.aggregator_args,
             train=request.train,
             use_gpu=services.policy.use_gpu(arguments.get("use_gpu")),
-            limits=Limits(seconds=services.policy.value("maximum_round_s"), **_LIMITS),
+            limits=Limits(seconds=services.policy.value("maximum_round_s"), processes=_workers(arguments), **_LIMITS),
         )
 
     def _check(self, result: TrainedResult, specs: dict[str, Any], plan: str) -> dict[str, Any]:
@@ -445,6 +448,12 @@ class Round:
             yield
         finally:
             self._timing[name] = time.monotonic() - started
+
+
+def _workers(arguments: dict[str, Any]) -> int:
+    """How many processes a plan may make: as many as were asked for to read its samples ahead."""
+    asked = lookup(arguments, "loader_args.num_workers")
+    return asked if type(asked) is int and 0 <= asked <= _MAX_WORKERS else 0  # another is refused in the runner
 
 
 class _Progress:

@@ -108,6 +108,16 @@ def test_the_runner_gets_the_approved_text_the_registered_file_and_the_nodes_lim
     assert (job.limits.seconds, job.limits.processes, job.node_id) == (60, 0, "north")
 
 
+@pytest.mark.parametrize(
+    ("asked", "given"), [(2, 2), (0, 0), (17, 0), (-1, 0), ("2", 0), (True, 0), ({}, 0), (None, 0)]
+)
+def test_a_plan_may_make_as_many_processes_as_its_loader_has_workers(node: Node, asked: Any, given: int) -> None:
+    """And none for an argument that its runner will refuse."""
+    node.round(node.accepted(training_args={"loader_args": {"num_workers": asked}})).run()
+
+    assert node.runner.trained[0].limits.processes == given
+
+
 def test_a_test_only_round_uploads_nothing(node: Node) -> None:
     """Metrics alone are the answer."""
     node.round(node.accepted(train=False)).run()

@@ -36,6 +36,7 @@ from appliance.protocol.local.jobs import (
 from appliance.protocol.local.sealed import UnsealedError, require_sealed
 from appliance.runner.cgroup import ControlGroups
 from appliance.runner.child import Child, Purpose
+from appliance.runner.leftovers import end_leftovers
 from appliance.runner.nursery import Nursery
 from appliance.runner.processes import become_subreaper
 from appliance.runner.sandbox import probe
@@ -112,7 +113,7 @@ class Supervisor:
     def __init__(self, settings: RunnerSettings) -> None:
         self._settings = settings
         self._groups = ControlGroups.find()
-        self._nursery = Nursery(settings.threads)
+        self._nursery = Nursery(settings.scratch, settings.threads)
         self._selector = selectors.DefaultSelector()
         self._clients: set[_Client] = set()
         self._seats: dict[str, _Seat] = {}
@@ -132,6 +133,7 @@ class Supervisor:
         listener.setblocking(False)
         try:
             self._settings.scratch.mkdir(mode=0o711, parents=True, exist_ok=True)  # children may have own users
+            end_leftovers(self._settings.scratch)
             for left in self._settings.scratch.iterdir():
                 wipe(left)
             self._watch_for_the_end()
@@ -429,6 +431,8 @@ class Supervisor:
         seat.child.freeze()
         reply = trained.model_copy(update={"timing": timing, "record": record, "is_warm": work.is_warm})
         self._send(work.client.stream, reply, fds)
+        if seat.child.exceeded():
+            self._end_child(seat)  # what it took since the last look it would hold while it waits
 
     # Ends
 

@@ -12,10 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
+import pytest
 
 from appliance.protocol.errors import Code
 from appliance.protocol.local.frames import connect
-from appliance.protocol.local.jobs import Limits, TrainJob
+from appliance.protocol.local.jobs import Limits, SandboxLevel, TrainJob
 from appliance.protocol.local.runner_client import RunnerError
 from tests.integration.network.hosts import wait_until
 from tests.runners import PLAN, Runner, plan_with, running, zeros
@@ -259,6 +260,18 @@ def test_a_lacking_defence_refuses_the_job(tmp_path: Path) -> None:
 
     assert error.code is Code.SANDBOX_INCOMPLETE
     assert "landlock" in error.message
+
+
+def test_a_job_that_asks_for_more_than_there_is_is_refused(runner: Runner) -> None:
+    """The warden's policy travels with each job; no process is made for it."""
+    before = len(runner.children())
+    error = runner.failure(PLAN, sandbox=SandboxLevel(landlock=99))
+    look = runner.inspection("fingerprint").model_copy(update={"sandbox": SandboxLevel(landlock=99)})
+    with pytest.raises(RunnerError) as refusal:
+        runner.client.inspect(look)
+
+    assert error.code is refusal.value.code is Code.SANDBOX_INCOMPLETE
+    assert len(runner.children()) == before
 
 
 def test_a_runner_ends_with_the_process_named_as_its_parent(tmp_path: Path) -> None:

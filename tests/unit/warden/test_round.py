@@ -14,7 +14,7 @@ import pytest
 from safetensors.numpy import load
 
 from appliance.protocol.errors import Code, FedWardError, SealError
-from appliance.protocol.local.jobs import Progress
+from appliance.protocol.local.jobs import SANDBOX_LEVELS, Progress, TrainJob
 from appliance.protocol.messages import ErrorReply, Metrics, Scalar, TrainReply
 from appliance.protocol.register import MemberState
 from appliance.protocol.rounds import RoundStep
@@ -639,8 +639,26 @@ def test_progress_is_told_and_recorded(node: Node) -> None:
 def test_a_plan_that_floods_progress_is_told_no_more_than_once_a_second(node: Node) -> None:
     """Else sixteen numbers at a time would carry the whole dataset out."""
     node.runner.progress = progress(500, loss=0.5)
-    node.round(node.accepted()).run()
+    node.round(node.accepted(training_args={"num_updates": 500})).run()
     assert 1 <= len(node.received("alice", Scalar)) < 10
+
+
+def test_a_node_that_lacks_what_policy_requires_says_so_with_the_rule(node: Node) -> None:
+    """The researcher learns that it is not the plan; the machine's lack itself stays here."""
+    node.services.policy.change({"sandbox": "isolated"}, lambda _connection: None)
+
+    def refuse(job: TrainJob, _: Any) -> Outcome:
+        assert job.sandbox == SANDBOX_LEVELS["isolated"]
+        raise failed(Code.SANDBOX_INCOMPLETE, "This machine lacks own_uid.")
+
+    node.runner.training = refuse
+    jti = node.accepted()
+    node.round(jti).run()
+    told = error(node)
+
+    assert (told.code, told.rule) == (Code.SANDBOX_INCOMPLETE, "sandbox = isolated (set by the site)")
+    assert "own_uid" not in told.message
+    assert "own_uid" in node.row(jti)["error"]
 
 
 def test_progress_with_a_name_that_the_plan_made_up_ends_the_round(node: Node) -> None:

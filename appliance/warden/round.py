@@ -233,6 +233,8 @@ class Round:
 
             try:
                 return self._services.runner.train(job, parameters, on_progress)
+            except (UpdateRefusedError, RoundStoppedError):
+                raise  # our own word, on progress
             except FedWardError as error:
                 if error.code is Code.DATASET_CHANGED:
                     with self._services.store.write() as connection:

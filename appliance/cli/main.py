@@ -8,7 +8,7 @@ from importlib.metadata import version as installed_version
 import structlog
 import typer
 
-from appliance.cli import demo, network, node
+from appliance.cli import demo, doctor, network, node
 
 app = typer.Typer(
     name="fedward",
@@ -24,6 +24,7 @@ app = typer.Typer(
 app.add_typer(node.app, name="node")
 app.add_typer(network.app, name="network")
 app.command("demo")(demo.demo)
+app.command("doctor")(doctor.doctor)
 
 
 @app.callback()

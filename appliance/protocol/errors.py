@@ -63,6 +63,7 @@ class Code(StrEnum):
     RUNNER_UNAVAILABLE = "RUNNER_UNAVAILABLE"
     RUNNER_LIMIT = "RUNNER_LIMIT"
     SANDBOX_INCOMPLETE = "SANDBOX_INCOMPLETE"
+    SANDBOX_DENIED = "SANDBOX_DENIED"
     UPDATE_REFUSED = "UPDATE_REFUSED"
     PARAMETERS_INVALID = "PARAMETERS_INVALID"
     SEAL_BROKEN = "SEAL_BROKEN"
@@ -124,7 +125,8 @@ REMEDIES: dict[Code, str] = {
     Code.TRAINING_FAILED: "Look at the plan's line named; the hospital can release the full record to you.",
     Code.RUNNER_UNAVAILABLE: "The hospital starts the runner: 'fedward node start'.",
     Code.RUNNER_LIMIT: "Use less memory, disk or processes, or ask the hospital for a higher limit.",
-    Code.SANDBOX_INCOMPLETE: "Run the node on a kernel with Landlock and seccomp, or let policy accept less.",
+    Code.SANDBOX_INCOMPLETE: "Do what 'fedward doctor' says on the node's machine, or let policy accept less.",
+    Code.SANDBOX_DENIED: "Take it out of the plan; for loader workers say loader_args.num_workers instead.",
     Code.UPDATE_REFUSED: "Return the tensors that the model has: same names, shapes and types, all finite.",
     Code.PARAMETERS_INVALID: "Start from parameters of the plan's own model.",
     Code.SEAL_BROKEN: "Send the file again, sealed to the recipient's key in the current register.",

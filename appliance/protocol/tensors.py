@@ -39,14 +39,18 @@ class TensorSpec:
 class TensorFile:
     """A tensor file, mapped: a tensor is read when it is asked for.
 
+    Args:
+        path: The file.
+        max_header_bytes: More than this is not even parsed.
+
     Raises:
         TensorFileError: Not a safetensors file, one that says more than its tensors, or a name or type that we do
             not take.
     """
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: Path | str, *, max_header_bytes: int = MAX_HEADER_BYTES) -> None:
         try:
-            _require_plain_header(Path(path))
+            _require_plain_header(Path(path), min(max_header_bytes, MAX_HEADER_BYTES))
             self._file = safe_open(str(path), framework="np")
         except (SafetensorError, OSError) as error:
             raise TensorFileError("The tensor file is malformed or cut short.") from error
@@ -124,11 +128,11 @@ def _contiguous(tensors: Mapping[str, Array]) -> dict[str, Array]:
     return {name: np.require(array, requirements="C") for name, array in tensors.items()}
 
 
-def _require_plain_header(path: Path) -> None:
+def _require_plain_header(path: Path, max_bytes: int) -> None:
     with path.open("rb") as file:
         size = int.from_bytes(file.read(8), "little")
-        if size > MAX_HEADER_BYTES:
-            raise TensorFileError(f"The tensor file's header has more than {MAX_HEADER_BYTES} bytes.")
+        if size > max_bytes:
+            raise TensorFileError(f"The tensor file's header has more than {max_bytes} bytes.")
         header = file.read(size)
     try:
         entries = json.loads(header, object_pairs_hook=_unique)

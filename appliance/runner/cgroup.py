@@ -53,7 +53,7 @@ class ControlGroups:
     @classmethod
     def find(cls) -> ControlGroups:
         """The supervisor's own group; what a supervisor that was killed left there is ended."""
-        parent = _own_group()
+        parent = own_group()
         if parent is not None:
             for path in parent.glob("fedward-*-*"):
                 _end_leftover(path)
@@ -69,6 +69,17 @@ class ControlGroups:
         except OSError:
             return None
         return ControlGroup(path)
+
+    def controllers(self) -> frozenset[str]:
+        """The controllers that a group made here would have."""
+        try:
+            return (
+                frozenset((self._parent / "cgroup.subtree_control").read_text().split())
+                if self._parent
+                else frozenset()
+            )
+        except OSError:
+            return frozenset()
 
     @property
     def is_usable(self) -> bool:
@@ -100,7 +111,8 @@ def _join_and_exit(group: ControlGroup) -> None:
     os._exit(0)
 
 
-def _own_group() -> Path | None:
+def own_group() -> Path | None:
+    """This process's group in the one tree of version 2, or None where there is none."""
     try:
         mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
         groups = Path("/proc/self/cgroup").read_text().splitlines()

@@ -13,12 +13,14 @@ from pathlib import Path
 from appliance.protocol.errors import Code, FedWardError
 from appliance.protocol.local.jobs import DatasetSource, InspectJob, Limits, SandboxLevel, TrainJob
 from appliance.runner.cgroup import ControlGroup
+from appliance.runner.leftovers import forget_leader, note_leader
 from appliance.runner.nursery import Nursery
 from appliance.runner.processes import end_family, family
 from appliance.runner.record import Record
 from appliance.runner.scratch import is_within, wipe
 from appliance.runner.stamp import Stamp, stamp
 from appliance.runner.stream import Stream
+from appliance.runner.usage import nameless, resident_bytes, shared_out_bytes
 from appliance.runner.wire import Start
 
 END_S = 4.5  # how long a child and its descendants may take to die
@@ -92,7 +94,8 @@ class Child:
             os.close(writer)
         self.pidfd = os.pidfd_open(self.pid)
         self.stream, self.record = Stream(ours), Record(reader)
-        self._idle_pages = _resident_pages(self.pid)
+        self._idle_bytes = resident_bytes(self.pid)
+        note_leader(scratch, self.pid)
         if group is not None:
             group.add(self.pid)
         self.stream.send(self._start(level, threads))
@@ -115,10 +118,13 @@ class Child:
         members = [self.pid] if limits.processes == 0 else [member.pid for member in family(self.pid)]
         if len(members) > 1 + limits.processes:
             return "processes"
-        pages = sum(_resident_pages(pid) for pid in members) - self._idle_pages * len(members)
-        if not self._is_memory_capped and pages * os.sysconf("SC_PAGE_SIZE") > limits.memory_bytes:
-            return "memory"
-        return None if is_within(self._scratch, limits.file_bytes) else "disk"
+        held = nameless(members, self._scratch)
+        if not self._is_memory_capped:
+            measure = resident_bytes if len(members) == 1 else shared_out_bytes  # forks share most of theirs
+            if sum(map(measure, members)) - self._idle_bytes + held.memory_bytes > limits.memory_bytes:
+                return "memory"
+        named_bytes = limits.file_bytes - held.disk_bytes
+        return None if named_bytes >= 0 and is_within(self._scratch, named_bytes) else "disk"
 
     def freeze(self) -> None:
         """Let nothing of it run until ``thaw``: a plan's threads have no business between two rounds."""
@@ -153,6 +159,7 @@ class Child:
         if self._group is not None:
             self._group.remove()
         wipe(self._scratch)
+        forget_leader(self._scratch)
         return status, ended_at
 
     def close(self) -> None:
@@ -160,10 +167,3 @@ class Child:
         self.stream.close()
         self.record.close()
         os.close(self.pidfd)
-
-
-def _resident_pages(pid: int) -> int:
-    try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    except (OSError, IndexError):
-        return 0

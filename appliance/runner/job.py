@@ -226,7 +226,7 @@ def _crashed(job_id: str, error: BaseException) -> Crashed:
     cause = error.__cause__ if own else error
     return Crashed(
         job_id=job_id,
-        code=_code(error),
+        code=_code(error, plan_line(error)),
         message=error.message[:2000] if isinstance(error, FedWardError) else "",
         exception=None if cause is None else builtin_name(cause),
         plan_line=plan_line(error),
@@ -234,9 +234,11 @@ def _crashed(job_id: str, error: BaseException) -> Crashed:
     )
 
 
-def _code(error: BaseException) -> Code:
+def _code(error: BaseException, line: int | None) -> Code:
     if isinstance(error, FedWardError):
         return error.code
+    if isinstance(error, PermissionError) and line is not None:
+        return Code.SANDBOX_DENIED
     is_limit = isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _OUT_OF_SPACE)
     # PyTorch says so with a RuntimeError.
     is_limit = is_limit or (isinstance(error, RuntimeError) and "allocate memory" in str(error))

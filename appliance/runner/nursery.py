@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -20,6 +21,7 @@ from typing import NoReturn
 import appliance
 from appliance.protocol.errors import Code, FedWardError
 from appliance.protocol.local.frames import Channel
+from appliance.runner.leftovers import end_leftovers
 
 _START_S, _FORK_S = 120.0, 30.0
 _MODULE = "appliance.runner.nursery"
@@ -30,10 +32,12 @@ class Nursery:
     """The supervisor's hold on the nursery.
 
     Args:
+        scratch: Where children's sessions are noted; the nursery ends those when the supervisor is killed.
         threads: For the arithmetic libraries of each child.
     """
 
-    def __init__(self, threads: int = 1) -> None:
+    def __init__(self, scratch: Path, threads: int = 1) -> None:
+        self._scratch = scratch
         self._threads = threads
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: Channel | None = None
@@ -48,7 +52,7 @@ class Nursery:
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(  # noqa: S603 - our own module
-                [sys.executable, "-P", "-m", _MODULE, str(theirs.fileno())],
+                [sys.executable, "-P", "-m", _MODULE, str(theirs.fileno()), str(self._scratch)],
                 env=self._environment(), pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, cwd="/",
             )  # fmt: skip
         self._channel = Channel(ours)
@@ -74,13 +78,13 @@ class Nursery:
 
     def stop(self) -> None:
         """End the process."""
-        if self._channel is not None:
-            self._channel.close()
-            self._channel = None
         if self._process is not None:
             self._process.kill()
             self._process.wait()
             self._process = None
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
 
     @property
     def pid(self) -> int | None:
@@ -109,8 +113,9 @@ class Nursery:
         }
 
 
-def main(channel_fd: int) -> None:
-    """Load the libraries, then fork on demand until the supervisor closes the channel."""
+def main(channel_fd: int, scratch: Path) -> None:
+    """Load the libraries, then fork on demand until the supervisor is gone; its children's descendants end then."""
+    supervisor = os.pidfd_open(os.getppid())
     # Ctrl-C in a terminal reaches the whole group: the supervisor ends us in order.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     channel = Channel(socket.socket(fileno=channel_fd))
@@ -124,6 +129,9 @@ def main(channel_fd: int) -> None:
         pid = _fork_orphan(frame.fds)
         frame.close()
         channel.send({"pid": pid})
+    # The channel is closed by a supervisor that dies, for in an orderly end it kills us first.
+    select.select([supervisor], [], [])
+    end_leftovers(scratch)
 
 
 def _fork_orphan(fds: tuple[int, ...]) -> int:
@@ -165,4 +173,4 @@ def _be_child(channel_fd: int, record_fd: int) -> NoReturn:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), Path(sys.argv[2]))

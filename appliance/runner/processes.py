@@ -27,6 +27,7 @@ class Process:
     state: str
     parent: int
     session: int
+    started: int  # clock ticks since the machine's start
 
     @property
     def is_dead(self) -> bool:
@@ -47,7 +48,7 @@ def read_process(pid: int) -> Process | None:
         fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    return Process(pid, fields[0], int(fields[1]), int(fields[3]))
+    return Process(pid, fields[0], int(fields[1]), int(fields[3]), int(fields[19]))
 
 
 def family(leader: int) -> list[Process]:

@@ -14,12 +14,14 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import os
 import resource
 import signal
 import sys
 import sysconfig
 import tempfile
+import termios
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -41,6 +43,7 @@ _OPEN_FILES = 1024
 
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS, _PR_SET_MM = 1, 4, 24, 38, 35
 _CAPABILITY_VERSION_3 = 0x20080522
+_F_SETOWN_EX, _FIOSETOWN, _SIOCSPGRP = 15, 0x8901, 0x8902
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -138,7 +141,8 @@ def _drop_privileges(start: Start) -> None:
         os.setresuid(start.uid, start.uid, start.uid)
     header, none = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0), (ctypes.c_uint32 * 6)()
     _require(_libc.capset(ctypes.byref(header), ctypes.byref(none)), "capset")
-    _prctl(_PR_SET_DUMPABLE, 0)
+    # Landlock keeps other plans from looking into this process. Then the supervisor may: it measures what is used.
+    _prctl(_PR_SET_DUMPABLE, int(start.level.landlock > 0))
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != start.supervisor_pid:
         os._exit(1)  # the supervisor died before the line above
@@ -267,6 +271,11 @@ def _filter_others(rules: pyseccomp.SyscallFilter, deny: int) -> None:
     for call, itself in (("setpriority", os.PRIO_PROCESS), ("ioprio_set", 1)):
         rules.add_rule(deny, call, _argument(0, pyseccomp.NE, itself))
         rules.add_rule(deny, call, _argument(1, pyseccomp.NE, 0))
+    # Whom the kernel shall signal, and how, when a descriptor is ready: before Landlock's sixth version, anybody.
+    for command in (fcntl.F_SETOWN, _F_SETOWN_EX, fcntl.F_SETSIG):
+        rules.add_rule(deny, "fcntl", _argument(1, pyseccomp.MASKED_EQ, _INT, command))
+    for request in (_FIOSETOWN, _SIOCSPGRP, termios.TIOCSTI):
+        rules.add_rule(deny, "ioctl", _argument(1, pyseccomp.MASKED_EQ, _INT, request))
     for option in (_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_MM):
         rules.add_rule(deny, "prctl", _argument(0, pyseccomp.MASKED_EQ, _INT, option))
 

@@ -41,7 +41,10 @@ def is_within(folder: Path, limit_bytes: int) -> bool:
 
 
 def wipe(folder: Path) -> None:
-    """Remove a folder with all that is in it, at whatever depth."""
+    """Remove a folder with all that is in it, at whatever depth; of a link in its place, only the link."""
+    if folder.is_symlink():
+        folder.unlink()
+        return
     try:
         shutil.rmtree(folder)
     except FileNotFoundError:

@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
+import structlog
+
 from appliance.protocol.errors import Code, FedWardError, MessageRefusedError
 from appliance.protocol.local.frames import Frame, close_all, listen
 from appliance.protocol.local.jobs import (
@@ -27,6 +29,7 @@ from appliance.protocol.local.jobs import (
     Inspected,
     InspectJob,
     Progress,
+    RoundTiming,
     SandboxLevel,
     StopExperiment,
     Trained,
@@ -36,6 +39,7 @@ from appliance.protocol.local.jobs import (
 from appliance.protocol.local.sealed import UnsealedError, require_sealed
 from appliance.runner.cgroup import ControlGroups
 from appliance.runner.child import Child, Purpose
+from appliance.runner.leftovers import end_leftovers
 from appliance.runner.nursery import Nursery
 from appliance.runner.processes import become_subreaper
 from appliance.runner.sandbox import probe
@@ -44,6 +48,7 @@ from appliance.runner.stream import Stream
 from appliance.runner.wire import Crashed, FromChild, failed_from, parse_from_child
 from appliance.training import TrainingArguments
 
+_log = structlog.get_logger(__name__)
 _WATCH_S = 0.5  # how often what the kernel does not hold by itself is measured, while a child works
 _PROGRESS_BURST = 3  # progress messages that a child may send beyond one a second
 _MAX_SAMPLES = 1 << 40
@@ -112,7 +117,7 @@ class Supervisor:
     def __init__(self, settings: RunnerSettings) -> None:
         self._settings = settings
         self._groups = ControlGroups.find()
-        self._nursery = Nursery(settings.threads)
+        self._nursery = Nursery(settings.scratch, settings.threads)
         self._selector = selectors.DefaultSelector()
         self._clients: set[_Client] = set()
         self._seats: dict[str, _Seat] = {}
@@ -132,10 +137,12 @@ class Supervisor:
         listener.setblocking(False)
         try:
             self._settings.scratch.mkdir(mode=0o711, parents=True, exist_ok=True)  # children may have own users
+            end_leftovers(self._settings.scratch)
             for left in self._settings.scratch.iterdir():
                 wipe(left)
             self._watch_for_the_end()
             self._nursery.start()
+            _log.info("the sandbox here", **self._level.model_dump())
             self._on_readable(listener.fileno(), lambda: self._accept(listener))
             while not self._is_ending:
                 for key, events in self._selector.select(self._next_timer()):
@@ -281,7 +288,7 @@ class Supervisor:
         began = time.monotonic()
         try:
             self._require_idle(client)
-            self._require_confinement()
+            self._require_confinement(job.sandbox)
             if isinstance(job, TrainJob):
                 TrainingArguments.parse(job.training_args)  # here, where the words of its error can be believed
             _require_parameters(job, fds)
@@ -304,12 +311,11 @@ class Supervisor:
     def _seat_of(self, client: _Client) -> _Seat | None:
         return next((seat for seat in self._seats.values() if seat.work and seat.work.client is client), None)
 
-    def _require_confinement(self) -> None:
-        if lacking := self._level.lacks(self._settings.required):
-            raise FedWardError(
-                f"This machine does not confine training as policy requires: {', '.join(lacking)}.",
-                code=Code.SANDBOX_INCOMPLETE,
-            )
+    def _require_confinement(self, required: SandboxLevel) -> None:
+        if lacking := {*self._level.lacks(required), *self._level.lacks(self._settings.required)}:
+            message = f"This machine does not confine training as required: it lacks {', '.join(sorted(lacking))}."
+            _log.error("job refused", reason=message, remedy="fedward doctor says what to do")
+            raise FedWardError(message, code=Code.SANDBOX_INCOMPLETE)
 
     def _seat_for(self, job: TrainJob | InspectJob, purpose: Purpose) -> tuple[_Seat, bool]:
         """The child for a job, and whether it did one of this kind before."""
@@ -422,13 +428,17 @@ class Supervisor:
                 require_sealed(fd)
             except UnsealedError:
                 _break_rules()
-        start_s = trained.timing.start_s + work.handed_over - work.began
-        timing = trained.timing.model_copy(update={"start_s": start_s})
+        # Of the child's own measure only this share is taken, to the millisecond: digits could spell something.
+        now = time.monotonic()
+        train_s = round(min(trained.timing.train_s, now - work.handed_over), 3)
+        timing = RoundTiming(start_s=round(now - work.began - train_s, 3), train_s=train_s)
         record = seat.child.record.take()
         seat.work, seat.idle_since = None, time.monotonic()
         seat.child.freeze()
         reply = trained.model_copy(update={"timing": timing, "record": record, "is_warm": work.is_warm})
         self._send(work.client.stream, reply, fds)
+        if seat.child.exceeded():
+            self._end_child(seat)  # what it took since the last look it would hold while it waits
 
     # Ends
 

@@ -87,6 +87,7 @@ _WORDS: dict[Code, str] = {
     Code.PARAMETERS_INVALID: "The parameters do not fit the plan's model.",
     Code.RUNNER_LIMIT: "The training plan needed more than its limits allow{exception}.",
     Code.SANDBOX_INCOMPLETE: "The training process could not be confined.",
+    Code.SANDBOX_DENIED: "The training plan tried what the sandbox denies.",
     Code.TOO_FEW_SAMPLES: "The dataset has too few samples for this split.",
 }
 

@@ -25,6 +25,9 @@ class LoaderArguments(BaseModel):
     batch_size: Positive | None = Field(default=None, description="a whole number from 1")
     shuffle: bool | None = Field(default=None, description="true or false")
     drop_last: bool = Field(default=False, description="true or false")
+    num_workers: Annotated[int, Field(ge=0, le=16)] = Field(
+        default=0, description="a whole number from 0 to 16 (processes that read a dataset's samples ahead)"
+    )
 
 
 class TrainingArguments(BaseModel):
@@ -40,7 +43,7 @@ class TrainingArguments(BaseModel):
     num_updates: Positive | None = Field(default=None, description="a whole number from 1")
     batch_size: Positive | None = Field(default=None, description="a whole number from 1")
     loader_args: LoaderArguments = Field(
-        default=LoaderArguments(), description="a mapping with batch_size, shuffle, drop_last"
+        default=LoaderArguments(), description="a mapping with batch_size, shuffle, drop_last, num_workers"
     )
     shuffle: bool | None = Field(default=None, description="true or false")
     optimizer_args: dict[str, JsonValue] = Field(default={}, description="a mapping of JSON values")

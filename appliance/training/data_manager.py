@@ -13,7 +13,8 @@ class DataManager:
 
     Args:
         dataset: A PyTorch map-style dataset of (data, target) pairs, or the data itself: an array, a tensor or a
-            pandas table with one row a sample.
+            pandas table with one row a sample. A dataset's samples can be read ahead by other processes
+            (``loader_args.num_workers``); PyTorch's own workers need sockets, which a node's sandbox denies.
         target: The targets, one for each sample, when ``dataset`` is the data itself.
         batch_size: Samples in a batch; the training arguments' batch size wins.
         shuffle: Whether each epoch has its own order; the training arguments win.

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
@@ -27,8 +28,9 @@ from appliance.training.errors import (
     TrainingFailedError,
     TrainingStoppedError,
 )
+from appliance.training.loader_workers import read_ahead
 from appliance.training.metrics import evaluate
-from appliance.training.split import Indices, split_indices
+from appliance.training.split import Indices, derive_seed, split_indices
 
 Array = NDArray[Any]
 Arrays = dict[str, Array]
@@ -76,10 +78,20 @@ class TestOutcome:
 
 
 class Samples(Protocol):
-    """Samples in the form that a framework trains on."""
+    """Samples in the form that a framework trains on.
+
+    Attributes:
+        are_in_memory: To take some is to copy them: nothing is read, computed or drawn.
+    """
+
+    are_in_memory: bool
 
     def take(self, indices: Indices) -> tuple[Any, Any]:
-        """Data and targets at these positions, as one batch."""
+        """Data and targets at these positions, as one batch in memory; may be called in another process."""
+        ...
+
+    def place(self, data: Any, target: Any) -> tuple[Any, Any]:
+        """A batch where the model computes."""
         ...
 
 
@@ -255,14 +267,15 @@ class TrainingPlan:
         iterations = 0
         with self._reproducible():
             self._start_training()
-            for batch in self._batches(loaded):
-                if should_stop():
-                    raise TrainingStoppedError(f"Training was stopped before update {batch.iteration}.")
-                is_logged = self._is_logged(batch)
-                loss = self._update(*loaded.samples.take(batch.indices), wants_loss=is_logged)
-                if is_logged:
-                    report(_progress(batch, loss))
-                iterations = batch.iteration
+            with closing(self._read(loaded, self._batches(loaded))) as batches:
+                for batch, (data, target) in batches:
+                    if should_stop():
+                        raise TrainingStoppedError(f"Training was stopped before update {batch.iteration}.")
+                    is_logged = self._is_logged(batch)
+                    loss = self._update(data, target, wants_loss=is_logged)
+                    if is_logged:
+                        report(_progress(batch, loss))
+                    iterations = batch.iteration
         return TrainOutcome(len(loaded.train), iterations)
 
     def test(self) -> TestOutcome | None:
@@ -287,10 +300,10 @@ class TrainingPlan:
         """Targets and the model's raw outputs for the held-out samples. They stay where they are computed."""
         loaded = self._load()
         targets, outputs = [], []
-        with self._reproducible():
-            for indices in self._test_batches(loaded):
-                target, output = self._predict(*loaded.samples.take(indices))
-                targets.append(target)
+        with self._reproducible(), closing(self._read(loaded, self._test_batches(loaded))) as batches:
+            for _, (data, target) in batches:
+                true, output = self._predict(data, target)
+                targets.append(true)
                 outputs.append(output)
         return np.concatenate(targets), np.concatenate(outputs)
 
@@ -365,9 +378,29 @@ class TrainingPlan:
     def _is_logged(self, batch: _Batch) -> bool:
         return batch.iteration in (1, batch.iterations) or batch.iteration % self._arguments.log_interval == 0
 
-    def _test_batches(self, loaded: _Loaded) -> list[Indices]:
+    def _test_batches(self, loaded: _Loaded) -> Iterator[_Batch]:
         size = self._arguments.test_batch_size or max(len(loaded.test), 1)
-        return [loaded.test[start : start + size] for start in range(0, len(loaded.test), size)]
+        total = math.ceil(len(loaded.test) / size)
+        for number in range(total):
+            yield _Batch(number + 1, total, 0, loaded.test[number * size : (number + 1) * size])
+
+    def _read(
+        self, loaded: _Loaded, batches: Iterator[_Batch]
+    ) -> Generator[tuple[_Batch, tuple[Any, Any]], None, None]:
+        """Each batch with its data and targets, read ahead by other processes if the arguments ask for that."""
+        samples = loaded.samples
+
+        def take(batch: _Batch) -> tuple[Any, Any]:
+            if samples.are_in_memory:
+                return samples.take(batch.indices)
+            # A dataset may draw, as augmentation does: by the batch's own seed, whichever process reads it.
+            with reproducible(derive_seed(self._seed, "batch", batch.epoch << 32 | batch.iteration), threads=1):
+                return samples.take(batch.indices)
+
+        workers = 0 if samples.are_in_memory else self._arguments.loader_args.num_workers
+        with closing(read_ahead(batches, take, workers)) as taken:
+            for batch, (data, target) in taken:
+                yield batch, samples.place(data, target)
 
     def _has_testing_step(self) -> bool:
         return type(self).testing_step is not TrainingPlan.testing_step
@@ -375,11 +408,10 @@ class TrainingPlan:
     def _test_by_step(self, loaded: _Loaded) -> dict[str, float]:
         """Means over the batches, by their sizes; a value that is missing or not finite in one batch is left out."""
         sums: dict[str, float] = {}
-        batches = self._test_batches(loaded)
-        with self._reproducible():
-            for indices in batches:
-                for name, value in _numbers(self._test_step(*loaded.samples.take(indices))).items():
-                    sums[name] = sums.get(name, 0.0) + value * len(indices)
+        with self._reproducible(), closing(self._read(loaded, self._test_batches(loaded))) as batches:
+            for batch, (data, target) in batches:
+                for name, value in _numbers(self._test_step(data, target)).items():
+                    sums[name] = sums.get(name, 0.0) + value * len(batch.indices)
         return {name: total / len(loaded.test) for name, total in sums.items() if math.isfinite(total)}
 
 

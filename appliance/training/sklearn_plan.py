@@ -132,6 +132,8 @@ class SklearnTrainingPlan(TrainingPlan):
 class _ArraySamples:
     """Samples that lie in memory as float64 arrays."""
 
+    are_in_memory = True
+
     def __init__(self, manager: DataManager) -> None:
         try:
             self.data = np.asarray(manager.dataset, np.float64)
@@ -141,3 +143,6 @@ class _ArraySamples:
 
     def take(self, indices: Indices) -> tuple[Array, Array]:
         return self.data[indices], self.target[indices]
+
+    def place(self, data: Array, target: Array) -> tuple[Array, Array]:
+        return data, target

@@ -130,6 +130,8 @@ class TorchTrainingPlan(TrainingPlan):
 class _TensorSamples:
     """Samples that lie in memory as tensors."""
 
+    are_in_memory = True
+
     def __init__(self, data: torch.Tensor, target: torch.Tensor | None, device: torch.device) -> None:
         self._data = data.to(device)
         self._target = None if target is None else target.to(device)
@@ -138,9 +140,14 @@ class _TensorSamples:
         chosen = torch.from_numpy(indices).to(self._data.device)
         return self._data[chosen], None if self._target is None else self._target[chosen]
 
+    def place(self, data: Any, target: Any) -> tuple[Any, Any]:
+        return data, target
+
 
 class _DatasetSamples:
     """Samples that a map-style dataset reads one by one."""
+
+    are_in_memory = False
 
     def __init__(self, dataset: TorchDataset[Any], device: torch.device) -> None:
         self._dataset = dataset
@@ -150,7 +157,10 @@ class _DatasetSamples:
         batch = default_collate([self._dataset[int(index)] for index in indices])
         if not isinstance(batch, tuple | list) or len(batch) != 2:
             raise PlanInvalidError("A dataset given to DataManager must yield pairs (data, target).")
-        return _moved(batch[0], self._device), _moved(batch[1], self._device)
+        return batch[0], batch[1]
+
+    def place(self, data: Any, target: Any) -> tuple[Any, Any]:
+        return _moved(data, self._device), _moved(target, self._device)
 
 
 def _moved(batch: Any, device: torch.device) -> Any:

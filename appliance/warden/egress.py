@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 import threading
 import time
 from collections import Counter
@@ -12,10 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import sqlalchemy as sa
+from pydantic import JsonValue
 from sqlalchemy.dialects.sqlite import insert
 
 from appliance.protocol.envelope import Clock, Signed
 from appliance.protocol.errors import Code, FedWardError, TensorFileError
+from appliance.protocol.local.jobs import Progress
 from appliance.protocol.messages import SealedFile, Train, TrainReply
 from appliance.protocol.tensors import TensorFile, TensorSpec, require_finite
 from appliance.protocol.topics import parse_topic
@@ -28,6 +31,10 @@ ENGINE_NAMES = frozenset(
         "loss", "custom", "ACCURACY", "F1_SCORE", "PRECISION", "RECALL", "AUC", "MSE", "MAE", "EXPLAINED_VARIANCE",
     }
 )  # fmt: skip
+
+
+MAX_VALUES = 16  # of one test
+SIGNIFICANT_DIGITS = 6
 
 
 class UpdateRefusedError(FedWardError):
@@ -57,13 +64,13 @@ class EgressGuard:
             UpdateRefusedError: Names, shapes, types, size or values are not as they must be.
         """
         largest = self._policy.rule("maximum_update_bytes")
-        if size_bytes > min(largest.value, _plausible_bytes(expected)):
+        if size_bytes > min(largest.value, _data_bytes(expected) + _header_bytes(expected)):
             raise UpdateRefusedError(
                 f"The update has {size_bytes} bytes, more than its tensors need.", rule=str(largest)
             )
         bound = self._policy.rule("maximum_value")
         try:
-            update = TensorFile(path)
+            update = TensorFile(path, max_header_bytes=_header_bytes(expected))
             update.require(expected)
             require_finite(update, maximum=bound.value)
         except TensorFileError as error:
@@ -77,20 +84,64 @@ class EgressGuard:
             if samples is None or samples > rows:
                 raise UpdateRefusedError("The sample count is larger than the dataset.")
             self._policy.require_samples(samples)
+        stages = [metrics.stage for metrics in reply.metrics]
+        if len(set(stages)) != len(stages):
+            raise UpdateRefusedError("There are two tests of one stage.")
         if any(metrics.samples > rows for metrics in reply.metrics):
             raise UpdateRefusedError("A metric counts more records than the dataset has.")
 
 
-def require_named(values: Mapping[str, float], plan: str) -> None:
-    """Raise unless every value's name is our engine's or stands in the plan's approved text.
+def bounded(values: Mapping[str, float], plan: str) -> dict[str, float]:
+    """Values as they may leave: few, named by our engine or by a word of the plan's approved text, and rounded.
 
-    A name that is made up while the plan runs could be a patient's.
+    A name that is made up while the plan runs could be a patient's, and so could the many digits of a number.
 
     Raises:
-        UpdateRefusedError: Some name is neither; it is not repeated.
+        UpdateRefusedError: There are too many, or some name is neither; it is not repeated.
     """
-    if not all(name in ENGINE_NAMES or name in plan for name in values):
-        raise UpdateRefusedError("A metric has a name that does not stand in the plan's text.")
+    if len(values) > MAX_VALUES:
+        raise UpdateRefusedError(f"A test returned {len(values)} numbers; at most {MAX_VALUES} may leave.")
+    if not all(name in ENGINE_NAMES or _is_word(name, plan) for name in values):
+        raise UpdateRefusedError("A metric has a name that is no word of the plan's text.")
+    return {name: float(f"{value:.{SIGNIFICANT_DIGITS}g}") for name, value in values.items()}
+
+
+def _is_word(name: str, plan: str) -> bool:
+    """Whether a name stands in a text by itself: pieces of a text spell anything."""
+    return re.search(rf"(?<![\w.-]){re.escape(name)}(?![\w.-])", plan) is not None
+
+
+class ProgressGuard:
+    """Checks what a round tells while it runs: that it goes forward, within what was asked, with one loss at most.
+
+    Args:
+        arguments: The training arguments in force.
+        rows: Of the dataset.
+    """
+
+    def __init__(self, arguments: Mapping[str, JsonValue], rows: int) -> None:
+        updates, epochs = arguments.get("num_updates"), arguments.get("epochs")
+        # A batch holds one record at least. Arguments that are no numbers are refused in the runner.
+        passes = epochs if isinstance(epochs, int) else 1
+        self._most = updates if isinstance(updates, int) else passes * rows
+        self._last = Progress(job_id="none", iteration=0, iterations=0)
+
+    def check(self, progress: Progress) -> dict[str, float]:
+        """The values that may leave.
+
+        Raises:
+            UpdateRefusedError: The runner tells what no round of this request can.
+        """
+        last, self._last = self._last, progress
+        is_possible = (
+            last.iteration < progress.iteration <= progress.iterations <= self._most
+            and progress.iterations == (last.iterations or progress.iterations)
+            and last.epoch <= progress.epoch <= progress.iteration
+            and progress.values.keys() <= {"loss"}
+        )
+        if not is_possible:
+            raise UpdateRefusedError("The training process told of progress that this request cannot make.")
+        return bounded(progress.values, "")
 
 
 class EgressLog:
@@ -176,11 +227,13 @@ class EgressLog:
         }
 
 
-def _plausible_bytes(expected: dict[str, TensorSpec]) -> int:
-    # The header says each name, shape and offset once; whatever is longer hides something.
-    data = sum(math.prod(spec.shape) * np.dtype(spec.dtype).itemsize for spec in expected.values())
-    header = sum(len(name.encode()) * 6 + 160 + 24 * len(spec.shape) for name, spec in expected.items())
-    return data + header + 1024
+def _data_bytes(expected: dict[str, TensorSpec]) -> int:
+    return sum(math.prod(spec.shape) * np.dtype(spec.dtype).itemsize for spec in expected.values())
+
+
+def _header_bytes(expected: dict[str, TensorSpec]) -> int:
+    # It says each name, shape and offset once; whatever is longer hides something, or shall exhaust whoever parses it.
+    return 1024 + sum(len(name.encode()) * 6 + 160 + 24 * len(spec.shape) for name, spec in expected.items())
 
 
 def _norm(update: TensorFile) -> float:

@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, v
 
 from appliance.protocol.errors import Code, FedWardError
 from appliance.protocol.local.frames import Channel, listen
-from appliance.protocol.local.jobs import DatasetSource, InspectJob
+from appliance.protocol.local.jobs import SANDBOX_LEVELS, DatasetSource, InspectJob
 from appliance.protocol.local.runner_client import RunnerError
 from appliance.protocol.messages import ArgumentRange, Finite
 from appliance.protocol.register import Role
@@ -210,7 +210,14 @@ class Governance:
             "running_rounds": self._queue.running,
             "messages_waiting": services.mailbox.waiting,
             "plan_approval": services.policy.value("plan_approval"),
+            "sandbox_required": services.policy.value("sandbox"),
         }
+
+    def node_sandbox(self, _staff: Staff) -> dict[str, Any]:
+        """What confines plans here, and what policy requires."""
+        required = self._services.policy.value("sandbox")
+        level = self._services.runner.hello().sandbox
+        return {"level": level.model_dump(), "required": required, "lacking": level.lacks(SANDBOX_LEVELS[required])}
 
     # Inside
 
@@ -237,7 +244,8 @@ class Governance:
         }
 
     def _inspect(self, source: DatasetSource, action: Any) -> dict[str, Any]:
-        job = InspectJob(job_id=os.urandom(8).hex(), action=action, dataset=source)
+        required = SANDBOX_LEVELS[self._services.policy.value("sandbox")]
+        job = InspectJob(job_id=os.urandom(8).hex(), action=action, dataset=source, sandbox=required)
         try:
             return self._services.runner.inspect(job)
         except RunnerError as error:

@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from appliance.protocol.errors import Code, FedWardError
+from appliance.protocol.local.jobs import SANDBOX_LEVELS
 from appliance.protocol.messages import ArgumentRange, Override, Train
 from appliance.protocol.sealing import sealed_size
 from appliance.protocol.settings import read_settings
@@ -43,7 +44,7 @@ class Rules(BaseModel):
         maximum_update_bytes: The largest update that may leave, and the largest parameters that are taken.
         gpu: ``never``; ``offer`` it to who asks; ``force`` it on all.
         secagg: Whether secure aggregation may, or must, be used.
-        sandbox: ``full`` refuses to train where the kernel lacks a part of the sandbox.
+        sandbox: The least that must confine a plan, by name; see ``SANDBOX_LEVELS``.
         ranges: What values arguments may take, whatever a plan's approval says.
         overrides: Values that replace what a researcher asks, by dotted argument name.
     """
@@ -57,7 +58,7 @@ class Rules(BaseModel):
     maximum_update_bytes: int | None = Field(default=None, gt=0)
     gpu: Literal["never", "offer", "force"] | None = None
     secagg: Literal["off", "allowed", "required"] | None = None
-    sandbox: Literal["full", "partial"] | None = None
+    sandbox: Literal["partial", "full", "isolated"] | None = None
     ranges: tuple[ArgumentRange, ...] = ()
     overrides: dict[str, JsonValue] = {}
 
@@ -82,7 +83,7 @@ _TIGHTER: dict[str, Callable[[Any, Any], Any]] = {
     "maximum_update_bytes": min,
     "gpu": lambda _consortium, site: site,
     "secagg": lambda a, b: max(a, b, key=("off", "allowed", "required").index),
-    "sandbox": lambda a, b: "full" if "full" in (a, b) else "partial",
+    "sandbox": lambda a, b: max(a, b, key=list(SANDBOX_LEVELS).index),
 }
 
 

@@ -25,7 +25,7 @@ import structlog
 from appliance.protocol import sealing
 from appliance.protocol.errors import Code, FedWardError
 from appliance.protocol.keys import b64url
-from appliance.protocol.local.jobs import Limits, Progress, TrainJob
+from appliance.protocol.local.jobs import SANDBOX_LEVELS, Limits, Progress, TrainJob
 from appliance.protocol.local.runner_client import TrainedResult
 from appliance.protocol.local.sealed import create_memfd, require_sealed, seal_memfd
 from appliance.protocol.messages import (
@@ -41,7 +41,8 @@ from appliance.protocol.messages import (
 from appliance.protocol.rounds import RoundStep
 from appliance.protocol.tensors import TensorFile
 from appliance.warden.datasets import source_of
-from appliance.warden.egress import EgressGuard, UpdateRefusedError, require_named
+from appliance.warden.egress import EgressGuard, ProgressGuard, UpdateRefusedError, bounded
+from appliance.warden.policy import lookup
 from appliance.warden.services import Services
 from appliance.warden.store import rounds
 
@@ -64,7 +65,8 @@ _PRIVATE = frozenset(
 )
 # What passes by itself: the round is put off and loses nothing.
 _PASSING = frozenset({Code.DISK_FULL, Code.NETWORK_UNREACHABLE, Code.STORE_BUSY})
-_LIMITS = {"memory_bytes": 16 << 30, "file_bytes": 8 << 30, "processes": 0}
+_LIMITS = {"memory_bytes": 16 << 30, "file_bytes": 8 << 30}
+_MAX_WORKERS = 16
 _log = structlog.get_logger(__name__)
 
 
@@ -78,7 +80,8 @@ _PUBLIC = {
     Code.PARAMETERS_INVALID: "The parameters do not fit the plan's model.",
     Code.ROUND_TIMEOUT: "The round took longer than this node allows.",
     Code.RUNNER_LIMIT: "The round used more than this node allows.",
-    Code.SANDBOX_INCOMPLETE: "This node's kernel lacks a part of the sandbox that policy requires.",
+    Code.SANDBOX_DENIED: "The plan tried what this node's sandbox denies.",
+    Code.SANDBOX_INCOMPLETE: "This node's machine lacks a part of the sandbox that policy requires.",
     Code.RUNNER_UNAVAILABLE: "The node's runner is not available.",
     Code.TOO_FEW_SAMPLES: "Too few training records.",
 }
@@ -218,22 +221,29 @@ class Round:
     def _run_plan(self, plan: str, parameters: int) -> TrainedResult:
         """The only step that runs foreign code; again when the runner itself went away."""
         job = self._job(plan)
-        progress = _Progress(self._services, self._researcher, self._request, self._jti, plan)
-
-        def on_progress(step: Progress) -> None:
-            self._raise_if_stopped()
-            progress.tell(step)
+        progress = _Progress(self._services, self._researcher, self._request, self._jti)
 
         for attempt in range(1, RUNNER_TRIES + 1):
             self._raise_if_stopped()
+            guard = ProgressGuard(job.training_args, self._rows())
+
+            def on_progress(step: Progress, guard: ProgressGuard = guard) -> None:
+                self._raise_if_stopped()
+                progress.tell(step, guard.check(step))
+
             try:
                 return self._services.runner.train(job, parameters, on_progress)
+            except (UpdateRefusedError, RoundStoppedError):
+                raise  # our own word, on progress
             except FedWardError as error:
                 if error.code is Code.DATASET_CHANGED:
                     with self._services.store.write() as connection:
                         self._services.datasets.mark_changed(connection, self._request.dataset_id)
                 if error.code is not Code.RUNNER_UNAVAILABLE or attempt == RUNNER_TRIES:
-                    raise RunnerFailedError(error, plan.count("\n") + 1) from error
+                    failed = RunnerFailedError(error, plan.count("\n") + 1)
+                    if error.code is Code.SANDBOX_INCOMPLETE:
+                        failed.rule = str(self._services.policy.rule("sandbox"))
+                    raise failed from error
                 self._stop.wait(2.0 ** (attempt - 1))
         raise AssertionError("unreachable")  # pragma: no cover - the loop returns or raises
 
@@ -255,7 +265,8 @@ class Round:
             aggregator_args=request.aggregator_args,
             train=request.train,
             use_gpu=services.policy.use_gpu(arguments.get("use_gpu")),
-            limits=Limits(seconds=services.policy.value("maximum_round_s"), **_LIMITS),
+            limits=Limits(seconds=services.policy.value("maximum_round_s"), processes=_workers(arguments), **_LIMITS),
+            sandbox=SANDBOX_LEVELS[services.policy.value("sandbox")],
         )
 
     def _check(self, result: TrainedResult, specs: dict[str, Any], plan: str) -> dict[str, Any]:
@@ -266,21 +277,23 @@ class Round:
             dataset_id=self._request.dataset_id,
             update=None,
             sample_count=result.reply.sample_count,
-            metrics=result.reply.metrics,
+            metrics=tuple(
+                metrics.model_copy(update={"values": bounded(metrics.values, plan)}) for metrics in result.reply.metrics
+            ),
             overrides=tuple(Override.model_validate_json(o) for o in self._row["overrides"]),
         )
-        with self._services.store.read() as connection:
-            dataset = self._services.datasets.require(connection, self._request.dataset_id)
         if (result.update_fd is not None) is not self._request.train:
             raise UpdateRefusedError("The training process returned an update too many, or none.")
-        self._guard.check_counts(self._request, reply, dataset["rows"])
-        for metrics in reply.metrics:
-            require_named(metrics.values, plan)
+        self._guard.check_counts(self._request, reply, self._rows())
         self._timing |= result.reply.timing.model_dump()
         checked: dict[str, Any] = {"reply": reply.model_dump_json(), "update": None}
         if result.update_fd is not None:
             checked |= self._seal_update(result.update_fd, specs)
         return checked
+
+    def _rows(self) -> int:
+        with self._services.store.read() as connection:
+            return int(self._services.datasets.require(connection, self._request.dataset_id)["rows"])
 
     def _seal_update(self, update_fd: int, specs: dict[str, Any]) -> dict[str, Any]:
         size = require_sealed(update_fd)
@@ -447,24 +460,28 @@ class Round:
             self._timing[name] = time.monotonic() - started
 
 
+def _workers(arguments: dict[str, Any]) -> int:
+    """How many processes a plan may make: as many as were asked for to read its samples ahead."""
+    asked = lookup(arguments, "loader_args.num_workers")
+    return asked if type(asked) is int and 0 <= asked <= _MAX_WORKERS else 0  # another is refused in the runner
+
+
 class _Progress:
     """Tells the researcher how far a round is: once a second, and what the rules of egress allow."""
 
-    def __init__(self, services: Services, researcher: str, request: Train, jti: str, plan: str) -> None:
+    def __init__(self, services: Services, researcher: str, request: Train, jti: str) -> None:
         self._services = services
         self._researcher = researcher
         self._request = request
         self._jti = jti
-        self._plan = plan
         self._began = time.monotonic()
         self._told = 0
 
-    def tell(self, progress: Progress) -> None:
-        """Send progress, or leave it out; whoever sends it to us is confined, and not believed."""
+    def tell(self, progress: Progress, values: dict[str, float]) -> None:
+        """Send progress with those of its values that may leave, or leave it out when it comes too often."""
         if self._told > time.monotonic() - self._began + 1:  # the first and the last may be close together
             return
         self._told += 1
-        require_named(progress.values, self._plan)
         body = Scalar(
             experiment_id=self._request.experiment_id,
             round=self._request.round,
@@ -472,7 +489,7 @@ class _Progress:
             iteration=progress.iteration,
             iterations=progress.iterations,
             epoch=progress.epoch,
-            values=progress.values,
+            values=values,
         )
         services = self._services
         signed = services.mailbox.sign(self._researcher, body, in_reply_to=self._jti)

@@ -6,10 +6,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.hospitals import federation, hospitals
+from appliance.protocol.home import MemberHome
+from tests.adversarial.hostile import Ward
+from tests.adversarial.post import Person
+from tests.hospitals import Hospitals, federation, hospitals
 from tests.runners import Runner, running, write_table
 
-__all__ = ["federation", "hospitals", "runner"]
+__all__ = ["federation", "hospitals", "runner", "ward"]
 
 
 @pytest.fixture(scope="session")
@@ -21,3 +24,15 @@ def runner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
     (folder / "keys" / "identity.pem").write_text("the key")
     with running(folder) as started:
         yield started
+
+
+@pytest.fixture(scope="module")
+def ward(hospitals: Hospitals) -> Iterator[Ward]:
+    """Alice at north, with a line of her own; afterwards both hospitals serve an honest experiment."""
+    alice = Person(MemberHome(hospitals.home("alice")), MemberHome(hospitals.home("north")).register())
+    yield Ward(hospitals, alice)
+    alice.close()
+    with hospitals.federation() as connection:
+        experiment = hospitals.experiment(connection, round_limit=1)
+        experiment.run()
+    assert {reply.node_id for reply in experiment.history[0].replies} == {"north", "south"}

@@ -43,6 +43,17 @@ class SandboxLevel(_Message):
         return tuple(name for name in names if getattr(self, name) < getattr(required, name))
 
 
+# What policy may demand, each more than the one before.
+SANDBOX_LEVELS = {
+    # No network, no program, no other process, whatever the kernel's Landlock.
+    "partial": SandboxLevel(seccomp=True),
+    # Each of these held twice: by seccomp, and by a Landlock that knows of it.
+    "full": SandboxLevel(landlock=6, seccomp=True),
+    # And each experiment apart from the others by its own user and control group.
+    "isolated": SandboxLevel(landlock=6, seccomp=True, cgroup=True, own_uid=True),
+}
+
+
 class Limits(_Message):
     """What one round may use.
 
@@ -92,6 +103,7 @@ class TrainJob(_Message):
     train: bool = True  # False: test the parameters only
     use_gpu: bool = False
     limits: Limits = Limits()
+    sandbox: SandboxLevel = SANDBOX_LEVELS["partial"]  # what must confine it at least
 
 
 class InspectJob(_Message):
@@ -103,6 +115,7 @@ class InspectJob(_Message):
     dataset: DatasetSource
     rows: int = Field(default=20, ge=1, le=1000)  # of a preview
     limits: Limits = Limits(seconds=300.0)
+    sandbox: SandboxLevel = SANDBOX_LEVELS["partial"]
 
 
 class StopExperiment(_Message):

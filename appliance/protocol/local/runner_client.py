@@ -135,6 +135,7 @@ class RunnerClient:
         fds: Sequence[int] = (),
         on_progress: Callable[[Progress], None] = _ignore,
     ) -> tuple[_Answer, tuple[int, ...]]:
+        refused: FedWardError | None = None
         try:
             with connect(self._path) as channel:
                 channel.send(request, fds, timeout_s=timeout_s)
@@ -142,9 +143,13 @@ class RunnerClient:
                     reply = parse_reply(frame.payload)
                     if not isinstance(reply, Progress):
                         return _checked(reply, expected, frame)
-                    on_progress(reply)
+                    try:
+                        on_progress(reply)
+                    except FedWardError as error:
+                        refused = error
+                        raise
         except (OSError, FedWardError) as error:
-            if isinstance(error, RunnerError):
+            if isinstance(error, RunnerError) or error is refused:
                 raise
             message = f"The runner at {self._path} does not answer as it should ({error})."
             raise FedWardError(message, code=Code.RUNNER_UNAVAILABLE) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import threading
 import time
@@ -11,11 +12,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
+import pytest
 
 from appliance.protocol.errors import Code
 from appliance.protocol.local.frames import connect
-from appliance.protocol.local.jobs import Limits, TrainJob
+from appliance.protocol.local.jobs import Limits, SandboxLevel, TrainJob
 from appliance.protocol.local.runner_client import RunnerError
+from tests.integration.network.hosts import wait_until
 from tests.runners import PLAN, Runner, plan_with, running, zeros
 
 SLEEPS = plan_with("self.steps = getattr(self, 'steps', 0) + 1\nif self.steps == 2: time.sleep(60)", "import time")
@@ -183,9 +186,52 @@ def test_children_die_with_a_runner_that_is_killed(tmp_path: Path) -> None:
         runner.train(experiment="orphan").close()
         everyone = runner.family.children(recursive=True)
         runner.process.kill()
-        _, alive = psutil.wait_procs(everyone, timeout=10)
 
-        assert not alive
+        wait_until(lambda: not any(map(is_alive, everyone)))
+
+
+def is_alive(process: psutil.Process) -> bool:
+    """Not so when only a wait for it is missing: some machines' first process takes its time."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+@contextmanager
+def hiding(tmp_path: Path) -> Iterator[tuple[Runner, list[psutil.Process]]]:
+    """A runner, and a plan's processes that no parent's death would end."""
+    with running(tmp_path) as runner, connect(tmp_path / "runner.sock") as channel:
+        fd = zeros()
+        channel.send(runner.job(HIDES, limits=Limits(seconds=30.0, processes=8)), [fd])
+        os.close(fd)
+        assert channel.receive(30) is not None  # the first progress
+        hidden = runner.children()
+        assert len(hidden) >= 2
+        yield runner, hidden
+
+
+def test_a_plans_processes_die_with_a_runner_that_is_killed(tmp_path: Path) -> None:
+    """They have other parents than the supervisor: only the nursery is left to know of them."""
+    with hiding(tmp_path) as (runner, hidden):
+        runner.process.kill()
+
+        wait_until(lambda: not any(map(is_alive, hidden)))
+
+
+def test_a_new_runner_ends_what_a_killed_one_left(tmp_path: Path) -> None:
+    """Supervisor and nursery may both be killed: then nobody is left, until the next start."""
+    with hiding(tmp_path) as (runner, hidden):
+        (nursery,) = {process.pid for process in runner.family.children()} - {process.pid for process in hidden}
+        for pid in (nursery, runner.process.pid):
+            os.kill(pid, signal.SIGKILL)
+        runner.process.wait(10)
+        assert any(map(is_alive, hidden))
+
+    (tmp_path / "runner.sock").unlink()
+    with running(tmp_path):
+        wait_until(lambda: not any(map(is_alive, hidden)))
+        assert list((tmp_path / "scratch").iterdir()) == []
 
 
 def test_a_killed_nursery_is_replaced(runner: Runner) -> None:
@@ -214,6 +260,18 @@ def test_a_lacking_defence_refuses_the_job(tmp_path: Path) -> None:
 
     assert error.code is Code.SANDBOX_INCOMPLETE
     assert "landlock" in error.message
+
+
+def test_a_job_that_asks_for_more_than_there_is_is_refused(runner: Runner) -> None:
+    """The warden's policy travels with each job; no process is made for it."""
+    before = len(runner.children())
+    error = runner.failure(PLAN, sandbox=SandboxLevel(landlock=99))
+    look = runner.inspection("fingerprint").model_copy(update={"sandbox": SandboxLevel(landlock=99)})
+    with pytest.raises(RunnerError) as refusal:
+        runner.client.inspect(look)
+
+    assert error.code is refusal.value.code is Code.SANDBOX_INCOMPLETE
+    assert len(runner.children()) == before
 
 
 def test_a_runner_ends_with_the_process_named_as_its_parent(tmp_path: Path) -> None:

@@ -49,6 +49,18 @@ def test_a_link_is_not_followed(scratch: Path, tmp_path: Path) -> None:
     assert not scratch.exists()
 
 
+def test_a_link_in_the_folders_place_is_not_followed(scratch: Path, tmp_path: Path) -> None:
+    """Where Landlock is missing, a plan can put one there for the cleaning to follow."""
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "kept").write_text("kept")
+    scratch.rmdir()
+    scratch.symlink_to(tmp_path / "outside")
+    wipe(scratch)
+
+    assert (tmp_path / "outside" / "kept").exists()
+    assert not scratch.is_symlink()
+
+
 def test_a_tree_too_deep_for_a_path_is_wiped(scratch: Path) -> None:
     """A plan builds one in a second."""
     home = Path.cwd()

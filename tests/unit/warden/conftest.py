@@ -24,7 +24,18 @@ import sqlalchemy as sa
 
 from appliance.protocol.envelope import Envelope, Signed, Signer, open_envelope
 from appliance.protocol.errors import Code, FedWardError
-from appliance.protocol.local.jobs import Ended, Failed, InspectJob, Progress, RoundTiming, Trained, TrainJob
+from appliance.protocol.local.jobs import (
+    SANDBOX_LEVELS,
+    Ended,
+    Failed,
+    HelloReply,
+    InspectJob,
+    Progress,
+    RoundTiming,
+    SandboxLevel,
+    Trained,
+    TrainJob,
+)
 from appliance.protocol.local.runner_client import RunnerError, TrainedResult
 from appliance.protocol.local.sealed import require_sealed, sealed_memfd
 from appliance.protocol.messages import Body, Metrics, PlanApproval, Receipt, SealedFile, Train
@@ -146,6 +157,7 @@ class FakeRunner:
             "fingerprint": "a" * 64,
         }
     )
+    level: SandboxLevel = SANDBOX_LEVELS["full"]
     is_gone: bool = False
     blocks: bool = False
 
@@ -174,6 +186,10 @@ class FakeRunner:
             record=outcome.record,
         )
         return TrainedResult(reply, None if outcome.update is None else sealed_memfd("update", outcome.update))
+
+    def hello(self) -> HelloReply:
+        self._require_here()
+        return HelloReply(pid=1, sandbox=self.level)
 
     def inspect(self, job: InspectJob) -> dict[str, Any]:
         self._require_here()

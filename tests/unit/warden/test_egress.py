@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 
 from appliance.protocol.errors import Code, FedWardError
+from appliance.protocol.local.jobs import Progress
 from appliance.protocol.messages import Metrics, Pong, Scalar, TrainReply
 from appliance.protocol.tensors import TensorSpec, tensor_bytes
 from appliance.training.metrics import Metric
-from appliance.warden.egress import ENGINE_NAMES, EgressGuard, UpdateRefusedError, require_named
+from appliance.warden.egress import ENGINE_NAMES, MAX_VALUES, EgressGuard, ProgressGuard, UpdateRefusedError, bounded
 from appliance.warden.history import History
 from appliance.warden.policy import PolicyRefusedError
 from appliance.warden.store import egress, traffic
@@ -173,14 +174,90 @@ def test_too_few_samples_after_the_split_are_refused_with_the_rule(node: Node, g
 @pytest.mark.parametrize("name", ["loss", "AUC", "auc"])
 def test_a_metric_named_by_our_engine_or_in_the_plans_text_passes(name: str) -> None:
     """Staff read the text; the engine is ours."""
-    require_named({name: 0.5}, PLAN)
+    assert bounded({name: 0.5}, PLAN) == {name: 0.5}
 
 
 def test_a_metric_named_while_the_plan_runs_is_refused_and_not_repeated() -> None:
     """It could be a patient's name."""
     with pytest.raises(UpdateRefusedError) as refusal:
-        require_named({"auc": 0.5, "mrs.example-1961": 1.0}, PLAN)
+        bounded({"auc": 0.5, "mrs.example-1961": 1.0}, PLAN)
     assert "example" not in refusal.value.message
+
+
+@pytest.mark.parametrize("name", ["au", "uc", "c", "lan", "assert auc", "a.*c"])
+def test_a_piece_of_the_plans_text_is_no_name(name: str) -> None:
+    """Out of its pieces a text spells anything."""
+    with pytest.raises(UpdateRefusedError):
+        bounded({name: 0.5}, "class Plan:\n    assert {'auc': 1}\n")
+
+
+def test_numbers_leave_with_six_digits() -> None:
+    """As many as anybody compares; the other ten would be room for a date of birth."""
+    found = bounded({"auc": 0.8123456789012345, "loss": 1.9610203e17}, PLAN)
+
+    assert found == {"auc": 0.812346, "loss": 1.96102e17}
+
+
+def test_a_test_has_few_numbers() -> None:
+    """One for each record would be a dataset."""
+    words = " ".join(f"m{n}" for n in range(MAX_VALUES + 1))
+    values = dict.fromkeys(words.split(), 0.5)
+
+    bounded(dict(list(values.items())[:-1]), words)
+    with pytest.raises(UpdateRefusedError, match="at most 16"):
+        bounded(values, words)
+
+
+def test_two_tests_of_one_stage_are_refused(node: Node, guard: EgressGuard) -> None:
+    """A test more is room for sixteen numbers more."""
+    with pytest.raises(UpdateRefusedError, match="one stage"):
+        guard.check_counts(node.train("d"), reply(50, 10, 10), 100)
+
+
+def step(iteration: int, iterations: int, epoch: int = 1, **values: float) -> Progress:
+    """What a runner tells."""
+    return Progress(job_id="j", iteration=iteration, iterations=iterations, epoch=epoch, values=values)
+
+
+def test_progress_that_goes_forward_passes() -> None:
+    """Loss by loss."""
+    guard = ProgressGuard({"epochs": 2}, rows=100)
+
+    assert guard.check(step(1, 200, loss=0.51234567)) == {"loss": 0.512346}
+    assert guard.check(step(150, 200, 2)) == {}
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        [step(1, 201)],
+        [step(9, 8)],
+        [step(0, 8)],
+        [step(2, 8), step(1, 8)],
+        [step(1, 8), step(1, 8)],
+        [step(1, 8), step(2, 9)],
+        [step(2, 8, 2), step(3, 8, 1)],
+        [step(1, 8, 2)],
+        [step(1, 8, accuracy=0.5)],
+    ],
+    ids=["too many", "beyond", "none", "back", "again", "other end", "epoch back", "epochs", "other value"],
+)
+def test_progress_that_no_round_makes_is_refused(told: list[Progress]) -> None:
+    """Its counts are numbers from the data's side, too."""
+    guard = ProgressGuard({"epochs": 2}, rows=100)
+    with pytest.raises(UpdateRefusedError):
+        for one in told:
+            guard.check(one)
+
+
+def test_a_header_larger_than_the_models_own_is_not_parsed(guard: EgressGuard, tmp_path: Path) -> None:
+    """A hostile one of megabytes becomes gigabytes of objects in the process that holds the keys."""
+    expected = EXPECTED | {"w": TensorSpec((1 << 20,), "float32")}
+    file = tmp_path / "update"
+    file.write_bytes((1 << 20).to_bytes(8, "little") + b"[" * (1 << 20))
+
+    with pytest.raises(UpdateRefusedError, match="header has more than"):
+        guard.check(file, expected, file.stat().st_size)
 
 
 def test_the_engines_names_are_those_that_the_engine_uses() -> None:

@@ -37,6 +37,7 @@ METHODS = {
     "policy.show": {},
     "experiment.stop": {"experiment": "e-1"},
     "node.status": {},
+    "node.sandbox": {},
 }
 
 

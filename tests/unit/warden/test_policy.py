@@ -50,6 +50,7 @@ def test_without_anybodys_word_the_releases_rules_hold_and_are_safe(node: Node, 
         ("plan_approval", '"off"', "required", "required", "site"),
         ("secagg", '"allowed"', "required", "required", "site"),
         ("sandbox", '"partial"', "full", "full", "site"),
+        ("sandbox", '"full"', "isolated", "isolated", "site"),
     ],
 )
 def test_the_tighter_rule_wins_and_says_who_set_it(
@@ -70,6 +71,7 @@ def test_the_tighter_rule_wins_and_says_who_set_it(
         ("plan_approval", '"required"', "off"),
         ("secagg", '"required"', "allowed"),
         ("sandbox", '"full"', "partial"),
+        ("sandbox", '"isolated"', "full"),
     ],
 )
 def test_a_site_cannot_loosen_what_the_consortium_set(

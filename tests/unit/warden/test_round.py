@@ -14,7 +14,7 @@ import pytest
 from safetensors.numpy import load
 
 from appliance.protocol.errors import Code, FedWardError, SealError
-from appliance.protocol.local.jobs import Progress
+from appliance.protocol.local.jobs import SANDBOX_LEVELS, Progress, TrainJob
 from appliance.protocol.messages import ErrorReply, Metrics, Scalar, TrainReply
 from appliance.protocol.register import MemberState
 from appliance.protocol.rounds import RoundStep
@@ -106,6 +106,16 @@ def test_the_runner_gets_the_approved_text_the_registered_file_and_the_nodes_lim
     assert job.plan_source.startswith("class Plan")
     assert job.dataset.fingerprint == "a" * 64
     assert (job.limits.seconds, job.limits.processes, job.node_id) == (60, 0, "north")
+
+
+@pytest.mark.parametrize(
+    ("asked", "given"), [(2, 2), (0, 0), (17, 0), (-1, 0), ("2", 0), (True, 0), ({}, 0), (None, 0)]
+)
+def test_a_plan_may_make_as_many_processes_as_its_loader_has_workers(node: Node, asked: Any, given: int) -> None:
+    """And none for an argument that its runner will refuse."""
+    node.round(node.accepted(training_args={"loader_args": {"num_workers": asked}})).run()
+
+    assert node.runner.trained[0].limits.processes == given
 
 
 def test_a_test_only_round_uploads_nothing(node: Node) -> None:
@@ -629,8 +639,26 @@ def test_progress_is_told_and_recorded(node: Node) -> None:
 def test_a_plan_that_floods_progress_is_told_no_more_than_once_a_second(node: Node) -> None:
     """Else sixteen numbers at a time would carry the whole dataset out."""
     node.runner.progress = progress(500, loss=0.5)
-    node.round(node.accepted()).run()
+    node.round(node.accepted(training_args={"num_updates": 500})).run()
     assert 1 <= len(node.received("alice", Scalar)) < 10
+
+
+def test_a_node_that_lacks_what_policy_requires_says_so_with_the_rule(node: Node) -> None:
+    """The researcher learns that it is not the plan; the machine's lack itself stays here."""
+    node.services.policy.change({"sandbox": "isolated"}, lambda _connection: None)
+
+    def refuse(job: TrainJob, _: Any) -> Outcome:
+        assert job.sandbox == SANDBOX_LEVELS["isolated"]
+        raise failed(Code.SANDBOX_INCOMPLETE, "This machine lacks own_uid.")
+
+    node.runner.training = refuse
+    jti = node.accepted()
+    node.round(jti).run()
+    told = error(node)
+
+    assert (told.code, told.rule) == (Code.SANDBOX_INCOMPLETE, "sandbox = isolated (set by the site)")
+    assert "own_uid" not in told.message
+    assert "own_uid" in node.row(jti)["error"]
 
 
 def test_progress_with_a_name_that_the_plan_made_up_ends_the_round(node: Node) -> None:
@@ -639,7 +667,7 @@ def test_progress_with_a_name_that_the_plan_made_up_ends_the_round(node: Node) -
     jti = node.accepted()
     node.round(jti).run()
     assert node.received("alice", Scalar) == []
-    assert node.row(jti)["step"] == RoundStep.FAILED
+    assert error(node).code is Code.UPDATE_REFUSED
 
 
 def test_the_answer_waits_in_the_outbox_for_the_researchers_receipt(node: Node) -> None:

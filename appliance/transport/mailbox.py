@@ -50,6 +50,10 @@ inbox = sa.Table(
     sa.Column("expires_at", sa.Integer, nullable=False),
 )
 
+_KNOWN = sa.select(inbox.c.jti).where(inbox.c.sender == sa.bindparam("sender"), inbox.c.jti == sa.bindparam("jti"))
+_TAKE_IN, _PUT_OUT = inbox.insert(), outbox.insert()
+_SWEEP = outbox.delete().where(outbox.c.jti == sa.bindparam("settled"))
+
 Publish = Callable[[str, str], None]
 
 
@@ -117,16 +121,15 @@ class Mailbox:
         """
         signed = self.sign(to, body, in_reply_to=in_reply_to, lifetime_s=lifetime_s)
         self._sweep(connection)
-        connection.execute(
-            outbox.insert().values(
-                jti=signed.envelope.jti,
-                recipient=to,
-                kind=body.kind,
-                text=signed.text,
-                expires_at=signed.envelope.expires_at,
-                created_at=self._clock(),
-            )
-        )
+        row = {
+            "jti": signed.envelope.jti,
+            "recipient": to,
+            "kind": body.kind,
+            "text": signed.text,
+            "expires_at": signed.envelope.expires_at,
+            "created_at": self._clock(),
+        }
+        connection.execute(_PUT_OUT, row)
         return signed
 
     def send(self, signed: Signed) -> None:
@@ -222,11 +225,13 @@ class Mailbox:
 
     def accept(self, connection: sa.Connection, envelope: Envelope) -> None:
         """Remember a durable message as received, inside the transaction that acts upon it."""
-        connection.execute(
-            inbox.insert().values(
-                jti=envelope.jti, sender=envelope.sender, kind=envelope.kind, expires_at=envelope.expires_at
-            )
-        )
+        row = {
+            "sender": envelope.sender,
+            "jti": envelope.jti,
+            "kind": envelope.kind,
+            "expires_at": envelope.expires_at,
+        }
+        connection.execute(_TAKE_IN, row)
 
     def acknowledge(self, envelope: Envelope) -> None:
         """Send the Receipt; the caller has committed."""
@@ -238,9 +243,9 @@ class Mailbox:
         connection.execute(inbox.delete().where(inbox.c.expires_at < self._clock() - slack_s))
 
     def _is_known(self, envelope: Envelope) -> bool:
-        query = sa.select(inbox.c.jti).where(inbox.c.sender == envelope.sender, inbox.c.jti == envelope.jti)
         with self._engine.connect() as connection:
-            return connection.execute(query).first() is not None
+            found = connection.execute(_KNOWN, {"sender": envelope.sender, "jti": envelope.jti})
+            return found.first() is not None
 
     def _settle(self, sender: str, jti: str) -> None:
         waiting = self._waiting.get(jti)
@@ -263,7 +268,7 @@ class Mailbox:
         with self._lock:
             settled, self._settled = self._settled, []
         if settled:
-            connection.execute(outbox.delete().where(outbox.c.jti.in_(settled)))
+            connection.execute(_SWEEP, [{"settled": jti} for jti in settled])
 
     def _load(self) -> None:
         now = time.monotonic()

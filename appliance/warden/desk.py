@@ -38,6 +38,17 @@ from appliance.warden.services import Services
 from appliance.warden.store import rounds
 
 REFUSALS_PER_MINUTE = 30
+_IS_ITS = rounds.c.experiment_id == sa.bindparam("experiment_id")
+_IN_USE = sa.select(rounds.c.jti).where(
+    sa.or_(sa.and_(_IS_ITS, rounds.c.researcher != sa.bindparam("researcher")), rounds.c.jti == sa.bindparam("jti"))
+)
+_ASKED_BEFORE = sa.select(rounds.c.jti).where(
+    _IS_ITS,
+    rounds.c.round == sa.bindparam("round"),
+    rounds.c.dataset_id == sa.bindparam("dataset_id"),
+    rounds.c.step.not_in([RoundStep.FAILED, RoundStep.STOPPED]),
+)
+_ACCEPT = rounds.insert()
 _log = structlog.get_logger(__name__)
 
 
@@ -149,23 +160,22 @@ class Desk:
         services.policy.require_terms(request.model_copy(update={"training_args": arguments}), dataset["rows"])
         # (4) Once.
         self._require_new(connection, envelope, request)
-        connection.execute(
-            rounds.insert().values(
-                jti=envelope.jti,
-                researcher=researcher,
-                experiment_id=request.experiment_id,
-                round=request.round,
-                dataset_id=dataset["id"],
-                plan_sha256=request.plan_sha256,
-                request=request.model_dump_json(),
-                step=RoundStep.ACCEPTED,
-                accepted_at=time.time(),
-                training_args=arguments,
-                overrides=[override.model_dump_json() for override in overrides],
-                timing={},
-                record="",
-            )
-        )
+        row = {
+            "jti": envelope.jti,
+            "researcher": researcher,
+            "experiment_id": request.experiment_id,
+            "round": request.round,
+            "dataset_id": dataset["id"],
+            "plan_sha256": request.plan_sha256,
+            "request": request.model_dump_json(),
+            "step": RoundStep.ACCEPTED,
+            "accepted_at": time.time(),
+            "training_args": arguments,
+            "overrides": [override.model_dump_json() for override in overrides],
+            "timing": {},
+            "record": "",
+        }
+        connection.execute(_ACCEPT, row)
         services.audit.write(
             connection,
             researcher,
@@ -179,18 +189,12 @@ class Desk:
         )
 
     def _require_new(self, connection: sa.Connection, envelope: Envelope, request: Train) -> None:
-        is_its = rounds.c.experiment_id == request.experiment_id
-        others = sa.or_(sa.and_(is_its, rounds.c.researcher != envelope.sender), rounds.c.jti == envelope.jti)
-        if connection.execute(sa.select(rounds.c.jti).where(others)).first() is not None:
+        asked = {"experiment_id": request.experiment_id, "round": request.round, "dataset_id": request.dataset_id}
+        others = {"experiment_id": request.experiment_id, "researcher": envelope.sender, "jti": envelope.jti}
+        if connection.execute(_IN_USE, others).first() is not None:
             # Its child, with all that it keeps, belongs to whoever came first.
             raise FedWardError("The experiment's id is in use here already.", code=Code.ROUND_REFUSED)
-        query = sa.select(rounds.c.step).where(
-            is_its,
-            rounds.c.round == request.round,
-            rounds.c.dataset_id == request.dataset_id,
-            rounds.c.step.not_in([RoundStep.FAILED, RoundStep.STOPPED]),
-        )
-        if connection.execute(query).first() is not None:
+        if connection.execute(_ASKED_BEFORE, asked).first() is not None:
             raise FedWardError(
                 f"Round {request.round} of this experiment was asked for before.", code=Code.ROUND_REFUSED
             )

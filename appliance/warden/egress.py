@@ -22,6 +22,7 @@ from appliance.protocol.topics import parse_topic
 from appliance.warden.policy import Policy
 from appliance.warden.store import Store, egress, traffic
 
+_RECORD = egress.insert()
 # What appliance.training calls the values that it computes itself.
 ENGINE_NAMES = frozenset(
     {
@@ -110,7 +111,7 @@ class EgressLog:
 
     def message(self, connection: sa.Connection, signed: Signed) -> None:
         """Record a message, with the caller's transaction."""
-        connection.execute(egress.insert().values(self._line(signed)))
+        connection.execute(_RECORD, self._line(signed))
 
     def message_later(self, signed: Signed) -> None:
         """Record a message with the next ``flush``: progress comes too often for a transaction of its own."""
@@ -126,7 +127,7 @@ class EgressLog:
         line = {"at": self._clock(), "recipient": recipient, "kind": kind} | facts
         line |= {"experiment_id": request.experiment_id, "round": request.round}
         line |= {"size_bytes": file.size_bytes, "sha256": file.sha256}
-        connection.execute(egress.insert().values(line))
+        connection.execute(_RECORD, line)
 
     def count(self, topic: str, text: str) -> None:
         """Count a message as it goes out on the line."""
@@ -143,7 +144,7 @@ class EgressLog:
         try:
             with store.write() as connection:
                 if later:
-                    connection.execute(egress.insert(), later)
+                    connection.execute(_RECORD, later)
                 self._add_traffic(connection, messages, sizes)
         except BaseException:
             with self._lock:

@@ -15,11 +15,17 @@ from appliance.protocol.register import Register
 from appliance.protocol.rounds import FINAL_STEPS
 from appliance.warden.round import OnStep, Round
 from appliance.warden.services import Services
-from appliance.warden.store import rounds, rows
+from appliance.warden.store import first_row, rounds
 
 RETRY_S = 5.0
 STOP_S = 5.0
 _RECHECK_S = 0.5
+_NEXT = (
+    sa.select(rounds)
+    .where(rounds.c.step.not_in(FINAL_STEPS), rounds.c.experiment_id.not_in(sa.bindparam("busy", expanding=True)))
+    .order_by(rounds.c.accepted_at)
+    .limit(1)
+)
 _log = structlog.get_logger(__name__)
 
 
@@ -161,13 +167,6 @@ class RoundQueue:
                 file.unlink()
 
     def _take(self) -> dict[str, Any] | None:
-        busy = {experiment for experiment, _ in self._running.values()}
-        query = (
-            sa.select(rounds)
-            .where(rounds.c.step.not_in(FINAL_STEPS), rounds.c.experiment_id.not_in(busy))
-            .order_by(rounds.c.accepted_at)
-            .limit(1)
-        )
+        busy = [experiment for experiment, _ in self._running.values()]
         with self._services.store.read() as connection:
-            found = rows(connection, query)
-        return found[0] if found else None
+            return first_row(connection, _NEXT, busy=busy)

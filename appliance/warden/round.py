@@ -1,8 +1,9 @@
 """One round's work at this node, from an accepted request to a recorded reply.
 
 Governance accepted the request before it got here: a Round decides nothing. Run again after a crash, it goes on behind
-its last persisted step: ACCEPTED (nothing has left; all is done again) or CHECKED (the update lies sealed in the
-spool). The steps in between live in memory, since repeating them costs less than a disk write in every round.
+its last persisted step: ACCEPTED (nothing has left; all is done again) or CHECKED (a large update lies sealed in the
+spool). The steps in between live in memory, since repeating them costs less than a disk write in every round; so does
+CHECKED for a small update, which its reply encloses: there, CHECKED and REPLIED are one transaction.
 """
 
 from __future__ import annotations
@@ -64,6 +65,8 @@ _PRIVATE = frozenset(
 )
 # What passes by itself: the round is put off and loses nothing.
 _PASSING = frozenset({Code.DISK_FULL, Code.NETWORK_UNREACHABLE, Code.STORE_BUSY})
+_STATE = sa.select(rounds.c.step, rounds.c.stop_reason).where(rounds.c.jti == sa.bindparam("of"))
+_CHANGE = rounds.update().where(rounds.c.jti == sa.bindparam("of"))
 _LIMITS = {"memory_bytes": 16 << 30, "file_bytes": 8 << 30, "processes": 0}
 _log = structlog.get_logger(__name__)
 
@@ -147,11 +150,7 @@ class Round:
 
     def _is_in_spool(self) -> bool:
         """Whether the update lies checked and sealed here; a power cut may have taken the file and left the row."""
-        if self._row["step"] != RoundStep.CHECKED:
-            return False
-        update = self._row["result"]["update"]
-        is_elsewhere = update is not None and SealedFile.model_validate_json(update).content is None
-        return not is_elsewhere or self._spool(_UPDATE).exists()
+        return self._row["step"] == RoundStep.CHECKED and self._spool(_UPDATE).exists()
 
     def _explained(self, error: Exception) -> FedWardError:
         if isinstance(error, FedWardError):
@@ -164,31 +163,33 @@ class Round:
     # (1) to (3): until the update lies sealed in the spool
 
     def _train(self) -> None:
-        plan = self._still_permitted()
+        plan, dataset = self._still_permitted()
         with self._timed("fetch_s"):
             parameters = self._fetch()
         try:
             self._finished(RoundStep.FETCHED)
             specs = TensorFile(f"/proc/self/fd/{parameters}").specs
-            result = self._run_plan(plan, parameters)
+            result = self._run_plan(plan, dataset, parameters)
         finally:
             os.close(parameters)
         with result, self._timed("check_s"):
             self._finished(RoundStep.TRAINED)
-            checked = self._check(result, specs, plan)
-        self._persist_checked(checked, result.reply.record)
+            checked = self._check(result, specs, plan, dataset)
+        self._row |= {"result": checked, "record": result.reply.record}
+        if checked["is_spooled"]:
+            self._persist_checked()
         self._finished(RoundStep.CHECKED)
 
-    def _still_permitted(self) -> str:
-        """The plan's text, after a last look: hours may lie between acceptance and this moment."""
+    def _still_permitted(self) -> tuple[str, dict[str, Any]]:
+        """The plan's text and the dataset, after a last look: hours may lie between acceptance and this moment."""
         services, request = self._services, self._request
         if not services.register.is_active(self._researcher):
             raise FedWardError(f"'{self._researcher}' is not an active member any more.", code=Code.SENDER_UNKNOWN)
         if self._is_late():
             raise FedWardError("The round's deadline passed while it waited here.", code=Code.ROUND_TIMEOUT)
         with services.store.read() as connection:
-            services.datasets.require_usable(connection, request.dataset_id, self._researcher)
-            return services.plans.require_runnable(connection, request.plan_sha256)[0]
+            dataset = services.datasets.require_usable(connection, request.dataset_id, self._researcher)
+            return services.plans.require_runnable(connection, request.plan_sha256)[0], dataset
 
     def _fetch(self) -> int:
         """The global parameters, opened into a sealed memory file."""
@@ -215,9 +216,9 @@ class Round:
         self._raise_if_stopped()
         return self._spool(_PARAMETERS).open("rb")
 
-    def _run_plan(self, plan: str, parameters: int) -> TrainedResult:
+    def _run_plan(self, plan: str, dataset: dict[str, Any], parameters: int) -> TrainedResult:
         """The only step that runs foreign code; again when the runner itself went away."""
-        job = self._job(plan)
+        job = self._job(plan, dataset)
         progress = _Progress(self._services, self._researcher, self._request, self._jti, plan)
 
         def on_progress(step: Progress) -> None:
@@ -237,10 +238,8 @@ class Round:
                 self._stop.wait(2.0 ** (attempt - 1))
         raise AssertionError("unreachable")  # pragma: no cover - the loop returns or raises
 
-    def _job(self, plan: str) -> TrainJob:
+    def _job(self, plan: str, dataset: dict[str, Any]) -> TrainJob:
         services, request = self._services, self._request
-        with services.store.read() as connection:
-            dataset = services.datasets.require(connection, request.dataset_id)
         arguments = self._row["training_args"]
         return TrainJob(
             job_id=self._jti,
@@ -258,7 +257,9 @@ class Round:
             limits=Limits(seconds=services.policy.value("maximum_round_s"), **_LIMITS),
         )
 
-    def _check(self, result: TrainedResult, specs: dict[str, Any], plan: str) -> dict[str, Any]:
+    def _check(
+        self, result: TrainedResult, specs: dict[str, Any], plan: str, dataset: dict[str, Any]
+    ) -> dict[str, Any]:
         """Let the guard look at everything that would leave, then seal it: checked bytes are the bytes that go."""
         reply = TrainReply(
             experiment_id=self._request.experiment_id,
@@ -269,15 +270,13 @@ class Round:
             metrics=result.reply.metrics,
             overrides=tuple(Override.model_validate_json(o) for o in self._row["overrides"]),
         )
-        with self._services.store.read() as connection:
-            dataset = self._services.datasets.require(connection, self._request.dataset_id)
         if (result.update_fd is not None) is not self._request.train:
             raise UpdateRefusedError("The training process returned an update too many, or none.")
         self._guard.check_counts(self._request, reply, dataset["rows"])
         for metrics in reply.metrics:
             require_named(metrics.values, plan)
         self._timing |= result.reply.timing.model_dump()
-        checked: dict[str, Any] = {"reply": reply.model_dump_json(), "update": None}
+        checked: dict[str, Any] = {"reply": reply.model_dump_json(), "update": None, "is_spooled": False}
         if result.update_fd is not None:
             checked |= self._seal_update(result.update_fd, specs)
         return checked
@@ -298,7 +297,8 @@ class Round:
             size_bytes=sealed.size_bytes,
             content_key=sealing.seal_key(sealed.content_key, recipient.sealing, context=context),
         )
-        return {"update": file.model_dump_json(), "tensors": len(specs), "norm": norm}
+        facts = {"tensors": len(specs), "norm": norm}
+        return {"update": file.model_dump_json(), "is_spooled": not is_enclosed, "facts": facts}
 
     def _enclose(self, plain: memoryview) -> tuple[str, sealing.Sealed]:
         out = io.BytesIO()
@@ -312,18 +312,21 @@ class Round:
             os.fsync(out.fileno())
         return sealed
 
-    def _persist_checked(self, checked: dict[str, Any], record: str) -> None:
+    def _persist_checked(self) -> None:
         with self._services.store.write() as connection:
-            connection.execute(
-                rounds.update()
-                .where(rounds.c.jti == self._jti)
-                .values(step=RoundStep.CHECKED, result=checked, record=record, timing=self._timing)
+            self._change(
+                connection,
+                step=RoundStep.CHECKED,
+                result=self._row["result"],
+                record=self._row["record"],
+                timing=self._timing,
             )
-            if checked["update"] is not None:  # in the record before its first byte is on the line
-                file = SealedFile.model_validate_json(checked["update"])
-                facts = {"tensors": checked["tensors"], "norm": checked["norm"]}
-                self._services.egress.update(connection, self._researcher, self._request, file, **facts)
-        self._row["result"] = checked
+            self._record_update(connection)  # before its first byte is on the line
+
+    def _record_update(self, connection: sa.Connection) -> None:
+        result = self._row["result"]
+        file = SealedFile.model_validate_json(result["update"])
+        self._services.egress.update(connection, self._researcher, self._request, file, **result["facts"])
 
     # (4), (5): from the spool to the researcher
 
@@ -357,8 +360,10 @@ class Round:
         with services.store.write() as connection:
             if self._state(connection).stop_reason:  # the last moment: behind it, a stop comes too late
                 raise RoundStoppedError("The experiment was stopped.")
+            if reply.update and reply.update.content:
+                self._record_update(connection)
             signed = services.post(connection, self._researcher, reply, in_reply_to=self._jti)
-            self._end(connection, RoundStep.REPLIED)
+            self._end(connection, RoundStep.REPLIED, record=self._row["record"])
             services.audit.write(
                 connection,
                 "node",
@@ -413,11 +418,13 @@ class Round:
         values["result"] = None  # it may enclose the update, which the outbox holds for as long as it must
         if record:
             values["record"] = record
-        connection.execute(rounds.update().where(rounds.c.jti == self._jti).values(**values))
+        self._change(connection, **values)
+
+    def _change(self, connection: sa.Connection, **values: Any) -> None:
+        connection.execute(_CHANGE, {"of": self._jti, **values})
 
     def _state(self, connection: sa.Connection) -> sa.Row[Any, Any]:
-        query = sa.select(rounds.c.step, rounds.c.stop_reason).where(rounds.c.jti == self._jti)
-        return connection.execute(query).one()
+        return connection.execute(_STATE, {"of": self._jti}).one()
 
     def _is_late(self) -> bool:
         """Whether a reply would be of no use any more."""

@@ -224,6 +224,12 @@ def rows(connection: sa.Connection, query: sa.Select[Any]) -> list[dict[str, Any
     return [dict(row._mapping) for row in connection.execute(query)]  # noqa: SLF001 - SQLAlchemy's public name
 
 
+def first_row(connection: sa.Connection, query: sa.Select[Any], **parameters: object) -> dict[str, Any] | None:
+    """The first of a query's rows, or None."""
+    row = connection.execute(query, parameters).first()
+    return None if row is None else dict(row._mapping)  # noqa: SLF001 - as above
+
+
 def _lock(path: Path) -> int:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:

@@ -19,7 +19,7 @@ from appliance.protocol.envelope import Envelope
 from appliance.protocol.messages import ErrorReply, SealedFile, TrainReply
 from appliance.protocol.rounds import ResearcherStep
 from appliance.transport import mailbox
-from appliance.transport.sqlite import durable_engine, writing
+from appliance.transport.sqlite import Statement, durable_engine, writing
 from researcher_kit.history import RoundRecord
 
 metadata = sa.MetaData()
@@ -55,26 +55,30 @@ requests = sa.Table(
 
 _ROUND = (rounds.c.experiment_id == sa.bindparam("of")) & (rounds.c.round == sa.bindparam("number"))
 _FROM_ROUND = (rounds.c.experiment_id == sa.bindparam("of")) & (rounds.c.round >= sa.bindparam("number"))
-_FIND = sa.select(rounds).where(_ROUND)
-_ANY_FROM = sa.select(rounds.c.round).where(_FROM_ROUND).limit(1)
-_PUT = rounds.insert().prefix_with("OR REPLACE")
-_CLOSE = rounds.update().where(_ROUND).values(step=ResearcherStep.CLOSED)
-_FORGET = rounds.delete().where(_FROM_ROUND)
-_ASK = requests.insert()
-_ASKED = (
+_FIND = Statement(sa.select(rounds).where(_ROUND))
+_ANY_FROM = Statement(sa.select(rounds.c.round).where(_FROM_ROUND).limit(1))
+_PUT = Statement(rounds.insert().prefix_with("OR REPLACE"))
+_CLOSE = Statement(rounds.update().where(_ROUND).values(step=ResearcherStep.CLOSED))
+_FORGET = Statement(rounds.delete().where(_FROM_ROUND))
+_ASK = Statement(requests.insert())
+_ASKED = Statement(
     sa.select(requests)
     .where(requests.c.experiment_id == sa.bindparam("of"), requests.c.round == sa.bindparam("number"))
     .order_by(requests.c.node_id)
 )
-_ANSWER = requests.update().where(
-    requests.c.jti == sa.bindparam("asked"),
-    requests.c.experiment_id == sa.bindparam("of"),
-    requests.c.round == sa.bindparam("number"),
-    requests.c.node_id == sa.bindparam("by"),
-    requests.c.dataset_id == sa.func.coalesce(sa.bindparam("on"), requests.c.dataset_id),  # an error names none
-    requests.c.reply_kind.is_(None),
+_ANSWER = Statement(
+    requests.update()
+    .where(
+        requests.c.jti == sa.bindparam("asked"),
+        requests.c.experiment_id == sa.bindparam("of"),
+        requests.c.round == sa.bindparam("number"),
+        requests.c.node_id == sa.bindparam("by"),
+        requests.c.dataset_id == sa.func.coalesce(sa.bindparam("on"), requests.c.dataset_id),  # an error names none
+        requests.c.reply_kind.is_(None),
+    )
+    .values(reply_kind=sa.bindparam("reply_kind"), reply=sa.bindparam("reply"))
 )
-_DROP = (
+_DROP = Statement(
     requests.delete()
     .where(requests.c.experiment_id == sa.bindparam("of"), requests.c.round >= sa.bindparam("number"))
     .returning(requests.c.jti)
@@ -122,23 +126,23 @@ class RoundBook:
     def find(self, round_: int) -> RoundRow | None:
         """The round as it was recorded last, or None when nothing of it was."""
         with self._engine.connect() as connection:
-            row = connection.execute(_FIND, self._of(round_)).one_or_none()
+            row = _FIND.first(connection, **self._of(round_))
         if row is None:
             return None
         return RoundRow(
-            step=ResearcherStep(row.step),
-            terms=row.terms,
-            chosen=tuple(row.chosen),
-            parameters=_read(SealedFile, row.parameters),
-            requested_at=row.requested_at,
-            used=tuple(row.used or ()),
-            record=_read(RoundRecord, row.record),
+            step=ResearcherStep(row["step"]),
+            terms=row["terms"],
+            chosen=tuple(row["chosen"]),
+            parameters=_read(SealedFile, row["parameters"]),
+            requested_at=row["requested_at"],
+            used=tuple(row["used"] or ()),
+            record=_read(RoundRecord, row["record"]),
         )
 
     def is_clear(self, from_round: int) -> bool:
         """Whether neither this round nor a later one has left anything."""
         with self._engine.connect() as connection:
-            return connection.execute(_ANY_FROM, self._of(from_round)).first() is None
+            return _ANY_FROM.first(connection, **self._of(from_round)) is None
 
     def put(self, round_: int, row: RoundRow) -> None:
         """Record how far a round is."""
@@ -147,28 +151,28 @@ class RoundBook:
 
     def put_within(self, connection: sa.Connection, round_: int, row: RoundRow) -> None:
         """``put``, inside the caller's transaction."""
-        values = {
-            "experiment_id": self._experiment_id,
-            "round": round_,
-            "step": row.step,
-            "terms": row.terms,
-            "chosen": row.chosen,
-            "parameters": None if row.parameters is None else row.parameters.model_dump(mode="json"),
-            "requested_at": row.requested_at,
-            "used": row.used,
-            "record": None if row.record is None else row.record.model_dump(mode="json"),
-        }
-        connection.execute(_PUT, values)
+        _PUT.run(
+            connection,
+            experiment_id=self._experiment_id,
+            round=round_,
+            step=row.step,
+            terms=row.terms,
+            chosen=row.chosen,
+            parameters=None if row.parameters is None else row.parameters.model_dump(mode="json"),
+            requested_at=row.requested_at,
+            used=row.used,
+            record=None if row.record is None else row.record.model_dump(mode="json"),
+        )
 
     def add_request(self, connection: sa.Connection, round_: int, *, jti: str, node_id: str, dataset_id: str) -> None:
         """Record a request, in the transaction that puts it into the outbox."""
-        row = {"jti": jti, "experiment_id": self._experiment_id, "round": round_}
-        connection.execute(_ASK, {**row, "node_id": node_id, "dataset_id": dataset_id})
+        whose = {"experiment_id": self._experiment_id, "round": round_}
+        _ASK.run(connection, jti=jti, **whose, node_id=node_id, dataset_id=dataset_id)
 
     def requests(self, round_: int) -> list[Request]:
         """The round's requests, by node."""
         with self._engine.connect() as connection:
-            return [_request(row) for row in connection.execute(_ASKED, self._of(round_))]
+            return [_request(row) for row in _ASKED.rows(connection, **self._of(round_))]
 
     def record_reply(self, connection: sa.Connection, envelope: Envelope) -> bool:
         """Record the first answer to a request of ours; False for any other message.
@@ -186,31 +190,31 @@ class RoundBook:
             "reply_kind": body.kind,
             "reply": body.model_dump(mode="json"),
         }
-        return connection.execute(_ANSWER, values).rowcount == 1
+        return _ANSWER.run(connection, **values).rowcount == 1
 
     def close(self, round_: int) -> list[str]:
         """Record that a round is done with; returns the ``jti`` of each request, of which none matters any more."""
         with writing(self._engine) as connection:
-            connection.execute(_CLOSE, self._of(round_))
+            _CLOSE.run(connection, **self._of(round_))
             return self._drop_requests(connection, round_)
 
     def abandon(self, from_round: int) -> list[str]:
         """Forget this round and later ones; returns the ``jti`` of each request."""
         with writing(self._engine) as connection:
-            connection.execute(_FORGET, self._of(from_round))
+            _FORGET.run(connection, **self._of(from_round))
             return self._drop_requests(connection, from_round)
 
     def _drop_requests(self, connection: sa.Connection, from_round: int) -> list[str]:
-        return list(connection.execute(_DROP, self._of(from_round)).scalars())
+        return [row["jti"] for row in _DROP.rows(connection, **self._of(from_round))]
 
-    def _of(self, round_: int) -> dict[str, object]:
+    def _of(self, round_: int) -> dict[str, Any]:
         return {"of": self._experiment_id, "number": round_}
 
 
-def _request(row: Any) -> Request:
-    is_reply = row.reply_kind == TrainReply.kind
-    reply = _read(TrainReply, row.reply) if is_reply else _read(ErrorReply, row.reply)
-    return Request(row.jti, row.node_id, row.dataset_id, reply)
+def _request(row: Mapping[str, Any]) -> Request:
+    is_reply = row["reply_kind"] == TrainReply.kind
+    reply = _read(TrainReply, row["reply"]) if is_reply else _read(ErrorReply, row["reply"])
+    return Request(row["jti"], row["node_id"], row["dataset_id"], reply)
 
 
 _Model = TypeVar("_Model", bound=BaseModel)

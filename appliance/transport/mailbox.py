@@ -25,6 +25,7 @@ from appliance.protocol.messages import Body, Receipt
 from appliance.protocol.register import Register
 from appliance.protocol.topics import Topic, parse_topic, require_route
 from appliance.transport.mqtt import Arrived
+from appliance.transport.sqlite import Statement
 
 FIRST_REPEAT_S, LAST_REPEAT_S = 2.0, 60.0
 
@@ -50,9 +51,11 @@ inbox = sa.Table(
     sa.Column("expires_at", sa.Integer, nullable=False),
 )
 
-_KNOWN = sa.select(inbox.c.jti).where(inbox.c.sender == sa.bindparam("sender"), inbox.c.jti == sa.bindparam("jti"))
-_TAKE_IN, _PUT_OUT = inbox.insert(), outbox.insert()
-_SWEEP = outbox.delete().where(outbox.c.jti == sa.bindparam("settled"))
+_KNOWN = Statement(
+    sa.select(inbox.c.jti).where(inbox.c.sender == sa.bindparam("sender"), inbox.c.jti == sa.bindparam("jti"))
+)
+_TAKE_IN, _PUT_OUT = Statement(inbox.insert()), Statement(outbox.insert())
+_SWEEP = Statement(outbox.delete().where(outbox.c.jti == sa.bindparam("settled")))
 
 Publish = Callable[[str, str], None]
 
@@ -121,15 +124,15 @@ class Mailbox:
         """
         signed = self.sign(to, body, in_reply_to=in_reply_to, lifetime_s=lifetime_s)
         self._sweep(connection)
-        row = {
-            "jti": signed.envelope.jti,
-            "recipient": to,
-            "kind": body.kind,
-            "text": signed.text,
-            "expires_at": signed.envelope.expires_at,
-            "created_at": self._clock(),
-        }
-        connection.execute(_PUT_OUT, row)
+        _PUT_OUT.run(
+            connection,
+            jti=signed.envelope.jti,
+            recipient=to,
+            kind=body.kind,
+            text=signed.text,
+            expires_at=signed.envelope.expires_at,
+            created_at=self._clock(),
+        )
         return signed
 
     def send(self, signed: Signed) -> None:
@@ -225,13 +228,13 @@ class Mailbox:
 
     def accept(self, connection: sa.Connection, envelope: Envelope) -> None:
         """Remember a durable message as received, inside the transaction that acts upon it."""
-        row = {
-            "sender": envelope.sender,
-            "jti": envelope.jti,
-            "kind": envelope.kind,
-            "expires_at": envelope.expires_at,
-        }
-        connection.execute(_TAKE_IN, row)
+        _TAKE_IN.run(
+            connection,
+            sender=envelope.sender,
+            jti=envelope.jti,
+            kind=envelope.kind,
+            expires_at=envelope.expires_at,
+        )
 
     def acknowledge(self, envelope: Envelope) -> None:
         """Send the Receipt; the caller has committed."""
@@ -244,8 +247,7 @@ class Mailbox:
 
     def _is_known(self, envelope: Envelope) -> bool:
         with self._engine.connect() as connection:
-            found = connection.execute(_KNOWN, {"sender": envelope.sender, "jti": envelope.jti})
-            return found.first() is not None
+            return _KNOWN.first(connection, sender=envelope.sender, jti=envelope.jti) is not None
 
     def _settle(self, sender: str, jti: str) -> None:
         waiting = self._waiting.get(jti)
@@ -267,8 +269,8 @@ class Mailbox:
     def _sweep(self, connection: sa.Connection) -> None:
         with self._lock:
             settled, self._settled = self._settled, []
-        if settled:
-            connection.execute(_SWEEP, [{"settled": jti} for jti in settled])
+        for jti in settled:
+            _SWEEP.run(connection, settled=jti)
 
     def _load(self) -> None:
         now = time.monotonic()

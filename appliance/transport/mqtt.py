@@ -1,9 +1,9 @@
 """The line to the broker: plain MQTT 3.1.1, TLS with our own certificate.
 
 The link promises little on purpose: it connects again by itself and hands over what arrives. That nothing is lost
-is the mailbox's promise, which rests on signed Receipts and not on the broker. So only messages that must arrive go with
-QoS 1, by which the broker keeps them for a member that is away. The others, of which there are more, go with QoS 0 and
-spare both ends and the broker an acknowledgement on each line.
+is the mailbox's promise, which rests on signed Receipts and not on the broker. So only messages that must arrive go
+with QoS 1, by which the broker keeps them for a member that is away. The others, of which there are more, go with QoS 0
+and spare both ends and the broker an acknowledgement on each line.
 """
 
 from __future__ import annotations

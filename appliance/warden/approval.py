@@ -16,11 +16,12 @@ import sqlalchemy as sa
 from appliance.protocol.envelope import Clock
 from appliance.protocol.errors import Code, FedWardError
 from appliance.protocol.messages import ArgumentRange, PlanApproval, PlanState
+from appliance.transport.sqlite import Statement
 from appliance.warden.audit import AuditLog
 from appliance.warden.policy import Policy
-from appliance.warden.store import first_row, plans
+from appliance.warden.store import plans
 
-_BY_HASH = sa.select(plans).where(plans.c.sha256 == sa.bindparam("sha256"))
+_BY_HASH = Statement(sa.select(plans).where(plans.c.sha256 == sa.bindparam("sha256")))
 PENDING_AT_MOST = 50  # a researcher's plans that wait for review; a text may have half a megabyte
 
 
@@ -149,7 +150,7 @@ class PlanBook:
             )
 
     def _find(self, connection: sa.Connection, sha256: str) -> dict[str, Any] | None:
-        return first_row(connection, _BY_HASH, sha256=sha256)
+        return _BY_HASH.first(connection, sha256=sha256)
 
     def _insert(
         self,

@@ -14,13 +14,14 @@ from appliance.protocol.envelope import Clock
 from appliance.protocol.errors import Code, FedWardError
 from appliance.protocol.local.jobs import DatasetSource
 from appliance.protocol.messages import Column, DatasetInfo, Tag
+from appliance.transport.sqlite import Statement
 from appliance.warden.audit import AuditLog
-from appliance.warden.store import datasets, first_row, permissions, rows
+from appliance.warden.store import datasets, permissions, rows
 
 ACTIVE, SUSPENDED, CHANGED = "active", "suspended", "changed"
-_BY_ID = sa.select(datasets).where(datasets.c.id == sa.bindparam("dataset_id"))
-_BY_NAME = sa.select(datasets).where(datasets.c.name == sa.bindparam("name"))
-_PERMITTED = (
+_BY_ID = Statement(sa.select(datasets).where(datasets.c.id == sa.bindparam("dataset_id")))
+_BY_NAME = Statement(sa.select(datasets).where(datasets.c.name == sa.bindparam("name")))
+_PERMITTED = Statement(
     sa.select(datasets, permissions.c.until)
     .join(permissions, permissions.c.dataset_id == datasets.c.id)
     .where(datasets.c.id == sa.bindparam("dataset_id"), permissions.c.researcher == sa.bindparam("researcher"))
@@ -170,7 +171,7 @@ class DatasetBook:
             DatasetUnknownError: Not there, or not permitted, which reads alike.
             FedWardError: DATASET_SUSPENDED or DATASET_CHANGED.
         """
-        row = first_row(connection, _PERMITTED, dataset_id=dataset_id, researcher=researcher)
+        row = _PERMITTED.first(connection, dataset_id=dataset_id, researcher=researcher)
         if row is None:
             raise DatasetUnknownError(f"There is no dataset '{dataset_id}' that '{researcher}' may use.")
         if row["until"] is not None and row["until"] <= self._clock():
@@ -185,8 +186,8 @@ class DatasetBook:
 
     def require(self, connection: sa.Connection, dataset_id: str) -> dict[str, Any]:
         """The dataset's row, by its id or, for staff, by its name; raises DatasetUnknownError."""
-        found = first_row(connection, _BY_ID, dataset_id=dataset_id)
-        row = found or first_row(connection, _BY_NAME, name=dataset_id)
+        found = _BY_ID.first(connection, dataset_id=dataset_id)
+        row = found or _BY_NAME.first(connection, name=dataset_id)
         if row is None:
             raise DatasetUnknownError(f"There is no dataset '{dataset_id}' here.")
         return row

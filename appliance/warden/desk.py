@@ -32,6 +32,7 @@ from appliance.protocol.messages import (
 from appliance.protocol.register import Role
 from appliance.protocol.rounds import RoundStep
 from appliance.transport.mqtt import Arrived
+from appliance.transport.sqlite import Statement
 from appliance.warden.queue import RoundQueue
 from appliance.warden.round import error_reply
 from appliance.warden.services import Services
@@ -39,16 +40,21 @@ from appliance.warden.store import rounds
 
 REFUSALS_PER_MINUTE = 30
 _IS_ITS = rounds.c.experiment_id == sa.bindparam("experiment_id")
-_IN_USE = sa.select(rounds.c.jti).where(
-    sa.or_(sa.and_(_IS_ITS, rounds.c.researcher != sa.bindparam("researcher")), rounds.c.jti == sa.bindparam("jti"))
+_IN_USE = Statement(
+    sa.select(rounds.c.jti).where(
+        sa.or_(sa.and_(_IS_ITS, rounds.c.researcher != sa.bindparam("researcher")), rounds.c.jti == sa.bindparam("jti"))
+    )
 )
-_ASKED_BEFORE = sa.select(rounds.c.jti).where(
-    _IS_ITS,
-    rounds.c.round == sa.bindparam("round"),
-    rounds.c.dataset_id == sa.bindparam("dataset_id"),
-    rounds.c.step.not_in([RoundStep.FAILED, RoundStep.STOPPED]),
+_ASKED_BEFORE = Statement(
+    sa.select(rounds.c.jti).where(
+        _IS_ITS,
+        rounds.c.round == sa.bindparam("round"),
+        rounds.c.dataset_id == sa.bindparam("dataset_id"),
+        rounds.c.step != RoundStep.FAILED,
+        rounds.c.step != RoundStep.STOPPED,
+    )
 )
-_ACCEPT = rounds.insert()
+_ACCEPT = Statement(rounds.insert())
 _log = structlog.get_logger(__name__)
 
 
@@ -160,22 +166,22 @@ class Desk:
         services.policy.require_terms(request.model_copy(update={"training_args": arguments}), dataset["rows"])
         # (4) Once.
         self._require_new(connection, envelope, request)
-        row = {
-            "jti": envelope.jti,
-            "researcher": researcher,
-            "experiment_id": request.experiment_id,
-            "round": request.round,
-            "dataset_id": dataset["id"],
-            "plan_sha256": request.plan_sha256,
-            "request": request.model_dump_json(),
-            "step": RoundStep.ACCEPTED,
-            "accepted_at": time.time(),
-            "training_args": arguments,
-            "overrides": [override.model_dump_json() for override in overrides],
-            "timing": {},
-            "record": "",
-        }
-        connection.execute(_ACCEPT, row)
+        _ACCEPT.run(
+            connection,
+            jti=envelope.jti,
+            researcher=researcher,
+            experiment_id=request.experiment_id,
+            round=request.round,
+            dataset_id=dataset["id"],
+            plan_sha256=request.plan_sha256,
+            request=request.model_dump_json(),
+            step=RoundStep.ACCEPTED,
+            accepted_at=time.time(),
+            training_args=arguments,
+            overrides=[override.model_dump_json() for override in overrides],
+            timing={},
+            record="",
+        )
         services.audit.write(
             connection,
             researcher,
@@ -191,10 +197,10 @@ class Desk:
     def _require_new(self, connection: sa.Connection, envelope: Envelope, request: Train) -> None:
         asked = {"experiment_id": request.experiment_id, "round": request.round, "dataset_id": request.dataset_id}
         others = {"experiment_id": request.experiment_id, "researcher": envelope.sender, "jti": envelope.jti}
-        if connection.execute(_IN_USE, others).first() is not None:
+        if _IN_USE.first(connection, **others) is not None:
             # Its child, with all that it keeps, belongs to whoever came first.
             raise FedWardError("The experiment's id is in use here already.", code=Code.ROUND_REFUSED)
-        if connection.execute(_ASKED_BEFORE, asked).first() is not None:
+        if _ASKED_BEFORE.first(connection, **asked) is not None:
             raise FedWardError(
                 f"Round {request.round} of this experiment was asked for before.", code=Code.ROUND_REFUSED
             )

@@ -41,6 +41,7 @@ from appliance.protocol.messages import (
 )
 from appliance.protocol.rounds import RoundStep
 from appliance.protocol.tensors import TensorFile
+from appliance.transport.sqlite import Statement
 from appliance.warden.datasets import source_of
 from appliance.warden.egress import EgressGuard, UpdateRefusedError, require_named
 from appliance.warden.services import Services
@@ -65,8 +66,15 @@ _PRIVATE = frozenset(
 )
 # What passes by itself: the round is put off and loses nothing.
 _PASSING = frozenset({Code.DISK_FULL, Code.NETWORK_UNREACHABLE, Code.STORE_BUSY})
-_STATE = sa.select(rounds.c.step, rounds.c.stop_reason).where(rounds.c.jti == sa.bindparam("of"))
-_CHANGE = rounds.update().where(rounds.c.jti == sa.bindparam("of"))
+_STATE = Statement(sa.select(rounds.c.step, rounds.c.stop_reason).where(rounds.c.jti == sa.bindparam("of")))
+_IS_THIS = rounds.c.jti == sa.bindparam("of")
+_CHECKED, _ENDED = (
+    Statement(rounds.update().where(_IS_THIS).values({name: sa.bindparam(name) for name in names}))
+    for names in (
+        ("step", "result", "record", "timing"),
+        ("step", "result", "record", "timing", "request", "ended_at", "error"),
+    )
+)
 _LIMITS = {"memory_bytes": 16 << 30, "file_bytes": 8 << 30, "processes": 0}
 _log = structlog.get_logger(__name__)
 
@@ -314,8 +322,9 @@ class Round:
 
     def _persist_checked(self) -> None:
         with self._services.store.write() as connection:
-            self._change(
+            _CHECKED.run(
                 connection,
+                of=self._jti,
                 step=RoundStep.CHECKED,
                 result=self._row["result"],
                 record=self._row["record"],
@@ -358,12 +367,12 @@ class Round:
     def _reply(self, reply: TrainReply) -> None:
         services = self._services
         with services.store.write() as connection:
-            if self._state(connection).stop_reason:  # the last moment: behind it, a stop comes too late
+            if self._state(connection)["stop_reason"]:  # the last moment: behind it, a stop comes too late
                 raise RoundStoppedError("The experiment was stopped.")
             if reply.update and reply.update.content:
                 self._record_update(connection)
             signed = services.post(connection, self._researcher, reply, in_reply_to=self._jti)
-            self._end(connection, RoundStep.REPLIED, record=self._row["record"])
+            self._end(connection, RoundStep.REPLIED)
             services.audit.write(
                 connection,
                 "node",
@@ -385,15 +394,15 @@ class Round:
         services = self._services
         with services.store.write() as connection:
             state = self._state(connection)
-            if RoundStep(state.step).is_final:
+            if RoundStep(state["step"]).is_final:
                 return  # the reply is in the outbox: what failed came after it
-            if state.stop_reason:
-                error = RoundStoppedError(f"The experiment was stopped by {state.stop_reason}.")
+            if state["stop_reason"]:
+                error = RoundStoppedError(f"The experiment was stopped by {state['stop_reason']}.")
             elif self._stop.is_set():
                 return  # the warden itself is ending: the round goes on at its next start
             elif error.code in _PASSING and not self._is_late():
                 raise error
-            step = RoundStep.STOPPED if state.stop_reason else RoundStep.FAILED
+            step = RoundStep.STOPPED if state["stop_reason"] else RoundStep.FAILED
             body = error_reply(error, self._request)
             signed = services.post(connection, self._researcher, body, in_reply_to=self._jti)
             detail = getattr(error, "detail", error.message)
@@ -412,19 +421,23 @@ class Round:
         self._finished(step)
 
     def _end(self, connection: sa.Connection, step: RoundStep, error: str | None = None, record: str = "") -> None:
-        values: dict[str, Any] = {"step": step, "ended_at": time.time(), "timing": self._timing, "error": error}
-        # What was enclosed has served: parameters with every round would outgrow the store.
-        values["request"] = self._request.model_dump_json(exclude={"parameters": {"content"}})
-        values["result"] = None  # it may enclose the update, which the outbox holds for as long as it must
-        if record:
-            values["record"] = record
-        self._change(connection, **values)
+        _ENDED.run(
+            connection,
+            of=self._jti,
+            step=step,
+            ended_at=time.time(),
+            timing=self._timing,
+            error=error,
+            record=record or self._row["record"],
+            # What was enclosed has served: parameters with every round would outgrow the store.
+            request=self._request.model_dump_json(exclude={"parameters": {"content"}}),
+            result=None,  # it may enclose the update, which the outbox holds for as long as it must
+        )
 
-    def _change(self, connection: sa.Connection, **values: Any) -> None:
-        connection.execute(_CHANGE, {"of": self._jti, **values})
-
-    def _state(self, connection: sa.Connection) -> sa.Row[Any, Any]:
-        return connection.execute(_STATE, {"of": self._jti}).one()
+    def _state(self, connection: sa.Connection) -> dict[str, Any]:
+        state = _STATE.first(connection, of=self._jti)
+        assert state is not None
+        return state
 
     def _is_late(self) -> bool:
         """Whether a reply would be of no use any more."""

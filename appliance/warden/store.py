@@ -186,7 +186,7 @@ class Store:
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
         """A consistent view that blocks nobody."""
-        with self.engine.connect() as connection:
+        with self.engine.connect() as connection, connection.begin():
             yield connection
 
     def secret(self, name: str) -> str:
@@ -222,12 +222,6 @@ def put_setting(connection: sa.Connection, name: str, value: str) -> None:
 def rows(connection: sa.Connection, query: sa.Select[Any]) -> list[dict[str, Any]]:
     """A query's rows as dictionaries."""
     return [dict(row._mapping) for row in connection.execute(query)]  # noqa: SLF001 - SQLAlchemy's public name
-
-
-def first_row(connection: sa.Connection, query: sa.Select[Any], **parameters: object) -> dict[str, Any] | None:
-    """The first of a query's rows, or None."""
-    row = connection.execute(query, parameters).first()
-    return None if row is None else dict(row._mapping)  # noqa: SLF001 - as above
 
 
 def _lock(path: Path) -> int:

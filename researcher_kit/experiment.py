@@ -31,6 +31,7 @@ from appliance.protocol.messages import (
     Stop,
     Stopped,
 )
+from appliance.protocol.rounds import ResearcherStep
 from appliance.protocol.tensors import Array, TensorFile, TensorSpec, write_tensors
 from appliance.protocol.wording import did_you_mean
 from appliance.training.arguments import TrainingArguments
@@ -48,7 +49,7 @@ from researcher_kit.errors import (
 )
 from researcher_kit.federation import ASK_TIMEOUT_S, Answer, Federation
 from researcher_kit.history import RoundRecord
-from researcher_kit.monitor import Event, Interrupted, LiveTable, NodesFound, Observer, RoundClosed
+from researcher_kit.monitor import Event, Interrupted, LiveTable, NodesFound, Observer, RoundClosed, StepFinished
 from researcher_kit.round import Inbox, Round, StopAsked, Terms
 from researcher_kit.settings import Settings
 from researcher_kit.spool import Spool
@@ -397,6 +398,7 @@ class Experiment(Settings):
         # A node that is late may still be fetching; what is left behind expires at the network host.
         self._upload_to_delete = None if record.failures else round_.upload_id
         self.federation.withdraw(book.close(number))
+        self._emit(StepFinished(number, ResearcherStep.CLOSED))
         spool.clear()
         self._forget_superseded(saved)
         self._emit(RoundClosed(record))

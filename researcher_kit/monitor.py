@@ -22,6 +22,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from appliance.protocol.rounds import ResearcherStep
 from researcher_kit.errors import NodeFailure
 from researcher_kit.history import NodeRecord, RoundRecord
 from researcher_kit.tables import printable
@@ -92,6 +93,14 @@ class NodeFailed:
 
 
 @dataclass(frozen=True)
+class StepFinished:
+    """A step of the round's state machine lies behind us, and what it must outlive is in the store."""
+
+    round: int
+    step: ResearcherStep
+
+
+@dataclass(frozen=True)
 class RoundClosed:
     """The next global parameters are on disk."""
 
@@ -114,6 +123,7 @@ Event = (
     | Progress
     | NodeReplied
     | NodeFailed
+    | StepFinished
     | RoundClosed
     | Interrupted
 )

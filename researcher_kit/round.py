@@ -1,7 +1,8 @@
-"""One round: choose, upload, request, collect, aggregate; each step recorded when it is finished.
+"""One round: choose, upload, request, collect, aggregate.
 
-Run again after a crash, a round goes on behind its last finished step. Until its requests are out it may make
-things anew; from then on the requests in the outbox are the ones that count, word for word.
+Run again after a crash, a round goes on behind its last recorded step. Until its requests are out it may make things
+anew; from then on the requests in the outbox are the ones that count, word for word. What is repeated in no time is not
+recorded by itself: the choice of nodes, parameters and updates that are small enough to be enclosed.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,7 @@ from researcher_kit.monitor import (
     ParametersUploaded,
     Progress,
     RoundStarted,
+    StepFinished,
 )
 from researcher_kit.spool import Spool
 from researcher_kit.store import Request, RoundBook, RoundRow
@@ -118,15 +120,17 @@ class Inbox:
 
     def __init__(self, book: RoundBook) -> None:
         self._book = book
+        self._answer: Envelope | None = None
         self.events: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
     def record(self, connection: sa.Connection, envelope: Envelope) -> None:
         """See ``federation.Listener``."""
-        self._book.record_reply(connection, envelope)
+        self._answer = envelope if self._book.record_reply(connection, envelope) else None
 
     def arrived(self, envelope: Envelope) -> None:
-        """See ``federation.Listener``."""
-        self.events.put(envelope)
+        """See ``federation.Listener``: of durable messages, only the first answer to a request is for the round."""
+        if envelope is self._answer or not envelope.body.is_durable:
+            self.events.put(envelope)
 
     def received(self, jti: str) -> None:
         """See ``federation.Listener``."""
@@ -152,6 +156,7 @@ class Round:
         self._stop = threading.Event()
         self._began = time.monotonic()
         self._upload_s = 0.0
+        self._has_downloads = False
         self._requests: dict[str, Request] = {}
         self._arrived: dict[str, _Fetched] = {}
         self._failed: dict[str, NodeFailure] = {}
@@ -166,7 +171,7 @@ class Round:
             FedWardError: What the strategy makes of failed or silent nodes, or what stands in the way here.
             RoundStoppedError: ``stop`` was called.
         """
-        steps: dict[ResearcherStep, Callable[[RoundRow], None]] = {
+        steps: dict[ResearcherStep, Callable[[RoundRow], RoundRow]] = {
             ResearcherStep.CHOSEN: self._upload,
             ResearcherStep.UPLOADED: self._request,
             ResearcherStep.REQUESTED: self._collect,
@@ -179,13 +184,14 @@ class Round:
             threading.Thread(target=_delete, args=(self._federation.files, obsolete_upload), daemon=True).start()
         try:
             while step := steps.get(row.step):
-                step(row)
-                row = self._row()
+                row = step(row)
+                self._emit(StepFinished(self._terms.round, row.step))
         finally:
             self._stop.set()
             self._pool.shutdown(cancel_futures=True)
-        self.upload_id: str | None = (row.parameters or {})["upload_id"]
-        return RoundRecord.model_validate_json(json.dumps(row.record))
+        assert row.record is not None
+        self.upload_id: str | None = row.parameters.upload_id if row.parameters else None
+        return row.record
 
     def abandon(self) -> None:
         """Forget the round: its requests are not repeated, and an answer to one counts for nothing."""
@@ -194,16 +200,21 @@ class Round:
     # The steps
 
     def _begin(self) -> RoundRow:
-        row = self._book.find(self._terms.round)
-        is_resumed = row is not None and row.terms == self._terms.digest() and self._is_open(row.step)
-        if not is_resumed:
-            self.abandon()
+        terms, row = self._terms.digest(), None
+        if not self._book.is_clear(self._terms.round):
+            row = self._book.find(self._terms.round)
+            if row is None or row.terms != terms or not self._is_open(row.step):
+                row = None
+                self.abandon()
+        is_resumed = row is not None
+        if row is None:
             self._spool.clear()
-            self._book.begin(self._terms.round, terms=self._terms.digest(), chosen=self._choose())
+            row = RoundRow(ResearcherStep.CHOSEN, terms, self._choose())
         self._spool.open()
-        row = self._row()
         institutions = {node: self._federation.institution(node) for node in row.chosen}
         self._emit(RoundStarted(self._terms.round, self._terms.round_limit, institutions, is_resumed))
+        if not is_resumed:
+            self._emit(StepFinished(self._terms.round, row.step))
         return row
 
     def _is_open(self, step: ResearcherStep) -> bool:
@@ -217,7 +228,7 @@ class Round:
             raise ExperimentArgumentError(f"The strategy chose {[*chosen]}; expected some of {nodes}.")
         return chosen
 
-    def _upload(self, row: RoundRow) -> None:
+    def _upload(self, row: RoundRow) -> RoundRow:
         began = time.monotonic()
         path, sealed = self._spool.seal_parameters(self._terms.parameters)
         is_enclosed = sealed.size_bytes <= MAX_ENCLOSED_BYTES
@@ -232,9 +243,12 @@ class Round:
             content_key=key,
         )
         path.unlink()
-        self._advance(ResearcherStep.UPLOADED, parameters=file.model_dump(mode="json"))
+        row = replace(row, step=ResearcherStep.UPLOADED, parameters=file)
+        if upload_id is not None:
+            self._book.put(self._terms.round, row)
         self._upload_s = time.monotonic() - began
         self._emit(ParametersUploaded(self._terms.round, sealed.size_bytes, self._upload_s))
+        return row
 
     def _upload_parameters(self, path: Path, sealed: Sealed, recipients: Sequence[str]) -> str:
         upload_id = str(uuid.uuid4())
@@ -249,12 +263,14 @@ class Round:
         )
         return upload_id
 
-    def _request(self, row: RoundRow) -> None:
-        file = SealedFile.model_validate(row.parameters)
+    def _request(self, row: RoundRow) -> RoundRow:
+        file = row.parameters
+        assert file is not None
         content_key = open_key(file.content_key, self._federation.keys.sealing, context=self._key_context)
         now, deadline_s = self._federation.clock(), self._terms.strategy.deadline_s
         deadline = None if deadline_s is None else int(now + deadline_s) + 1
         lifetime_s = None if deadline_s is None else min(int(deadline_s) + EXPIRY_SLACK_S, Train.lifetime_s)
+        row = replace(row, step=ResearcherStep.REQUESTED, requested_at=now)
         with self._federation.outgoing() as out:
             for node in row.chosen:
                 sealing = self._federation.register.require(node).sealing
@@ -263,9 +279,10 @@ class Round:
                 jti = out.post(node, train, lifetime_s=lifetime_s).envelope.jti
                 dataset_id = self._terms.datasets[node]
                 self._book.add_request(out.connection, self._terms.round, jti=jti, node_id=node, dataset_id=dataset_id)
-            self._book.advance_within(out.connection, self._terms.round, ResearcherStep.REQUESTED, requested_at=now)
+            self._book.put_within(out.connection, self._terms.round, row)
+        return row
 
-    def _collect(self, row: RoundRow) -> None:
+    def _collect(self, row: RoundRow) -> RoundRow:
         assert row.requested_at is not None
         # Of this clock only the time between is used, but for a crash in between.
         origin = time.monotonic() - max(0.0, self._federation.clock() - row.requested_at)
@@ -280,9 +297,12 @@ class Round:
             wait_s = None if decision.ask_again_s is None else max(0.0, decision.ask_again_s - view.elapsed_s)
             with suppress(queue.Empty):
                 self._hear(self._inbox.events.get(timeout=wait_s))
-        self._advance(ResearcherStep.COLLECTED, used=sorted(self._arrived))
+        row = replace(row, step=ResearcherStep.COLLECTED, used=tuple(sorted(self._arrived)))
+        if self._has_downloads:
+            self._book.put(self._terms.round, row)
+        return row
 
-    def _aggregate(self, row: RoundRow) -> None:
+    def _aggregate(self, row: RoundRow) -> RoundRow:
         if not self._arrived:
             self._take_all(row)
             while not set(row.used) <= self._arrived.keys() | self._failed.keys():
@@ -295,7 +315,9 @@ class Round:
         self._spool.write_aggregated(self._aggregated(replies))
         aggregation_s = time.monotonic() - began
         record = self._record(row, replies, aggregation_s)
-        self._advance(ResearcherStep.AGGREGATED, record=record.model_dump(mode="json"))
+        row = replace(row, step=ResearcherStep.AGGREGATED, record=record)
+        self._book.put(self._terms.round, row)
+        return row
 
     # Collecting
 
@@ -310,8 +332,8 @@ class Round:
         match event:
             case Envelope(body=Scalar() as scalar) if scalar.experiment_id == self._terms.experiment_id:
                 self._hear_scalar(event.sender, scalar)
-            case Envelope() if event.in_reply_to in self._requests:
-                self._take_answer(event.in_reply_to)
+            case Envelope(body=TrainReply() | ErrorReply() as reply) if event.in_reply_to in self._requests:
+                self._take_answer(event.in_reply_to, reply)
             case ReceiptSeen() if request := self._requests.get(event.jti):
                 self._emit(NodeReceived(self._terms.round, request.node_id))
             case _Fetched() if event.node_id not in self._failed:
@@ -331,11 +353,11 @@ class Round:
             place = (scalar.split, scalar.epoch, scalar.iteration, scalar.iterations)
             self._emit(Progress(self._terms.round, node_id, *place, scalar.values))
 
-    def _take_answer(self, jti: str) -> None:
-        if self._requests[jti].reply is None:
-            request = next(request for request in self._book.requests(self._terms.round) if request.jti == jti)
-            self._requests[jti] = request
-            self._take(request)
+    def _take_answer(self, jti: str, reply: TrainReply | ErrorReply) -> None:
+        request = self._requests[jti]
+        if request.reply is None:  # else it was recorded before we looked, and is taken already
+            self._requests[jti] = replace(request, reply=reply)
+            self._take(self._requests[jti])
 
     def _take(self, request: Request) -> None:
         match request.reply:
@@ -345,10 +367,14 @@ class Round:
                 lacks = "an update" if reply.update is None else "a sample count"
                 message = f"Its reply came without {lacks}."
                 self._give_up(self._failure(request.node_id, Code.UPDATE_REFUSED, message))
+            case TrainReply(update=SealedFile(upload_id=None) as update):
+                self._hear(self._fetch(request.node_id, update))
             case TrainReply(update=SealedFile() as update):
-                self._pool.submit(self._fetch, request.node_id, update)
+                self._has_downloads = True
+                self._pool.submit(lambda: self._inbox.events.put(self._fetch(request.node_id, update)))
 
-    def _fetch(self, node_id: str, update: SealedFile) -> None:
+    def _fetch(self, node_id: str, update: SealedFile) -> _Fetched | _Refused | Exception:
+        """The update, or why there is none; to be heard of by the round's own thread."""
         began = time.monotonic()
         context = f"{self._terms.experiment_id}/{self._terms.round}/update/{node_id}"
 
@@ -360,11 +386,10 @@ class Round:
                 node_id, update, content_key, self._federation.files, self._expected, self._stop
             )
         except FedWardError as error:
-            self._inbox.events.put(_Refused(node_id, error))
+            return _Refused(node_id, error)
         except Exception as error:  # noqa: BLE001 - whoever waits for the update must hear of it
-            self._inbox.events.put(error)
-        else:
-            self._inbox.events.put(_Fetched(node_id, file, time.monotonic() - began))
+            return error
+        return _Fetched(node_id, file, time.monotonic() - began)
 
     def _view(self, elapsed_s: float) -> RoundView:
         asked = frozenset(request.node_id for request in self._requests.values())
@@ -445,7 +470,7 @@ class Round:
                 FailureRecord(node_id=f.node_id, institution=f.institution, code=f.code, message=f.message)
                 for f in failures
             ),
-            parameters_bytes=row.parameters["size_bytes"],
+            parameters_bytes=row.parameters.size_bytes,
         )
 
     # Small helps
@@ -469,14 +494,6 @@ class Round:
             parameters=parameters,
             deadline=deadline,
         )
-
-    def _row(self) -> RoundRow:
-        row = self._book.find(self._terms.round)
-        assert row is not None
-        return row
-
-    def _advance(self, step: ResearcherStep, **values: Any) -> None:
-        self._book.advance(self._terms.round, step, **values)
 
 
 def _delete(files: Files, upload_id: str) -> None:

@@ -1,7 +1,7 @@
 """The researcher's store: messages in and out, and how far each round has come, in one SQLite file.
 
 A round's step and the messages that belong to it are one transaction. So whatever moment a crash picks, the round
-goes on behind its last finished step, with the very requests that were sent before.
+goes on behind its last recorded step, with the very requests that were sent before.
 """
 
 from __future__ import annotations
@@ -10,15 +10,17 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
+from pydantic import BaseModel
 
 from appliance.protocol.envelope import Envelope
-from appliance.protocol.messages import ErrorReply, TrainReply
+from appliance.protocol.messages import ErrorReply, SealedFile, TrainReply
 from appliance.protocol.rounds import ResearcherStep
 from appliance.transport import mailbox
-from appliance.transport.sqlite import durable_engine, writing
+from appliance.transport.sqlite import Statement, durable_engine, writing
+from researcher_kit.history import RoundRecord
 
 metadata = sa.MetaData()
 for _table in mailbox.metadata.sorted_tables:
@@ -51,17 +53,49 @@ requests = sa.Table(
 )
 
 
+_ROUND = (rounds.c.experiment_id == sa.bindparam("of")) & (rounds.c.round == sa.bindparam("number"))
+_FROM_ROUND = (rounds.c.experiment_id == sa.bindparam("of")) & (rounds.c.round >= sa.bindparam("number"))
+_FIND = Statement(sa.select(rounds).where(_ROUND))
+_ANY_FROM = Statement(sa.select(rounds.c.round).where(_FROM_ROUND).limit(1))
+_PUT = Statement(rounds.insert().prefix_with("OR REPLACE"))
+_CLOSE = Statement(rounds.update().where(_ROUND).values(step=ResearcherStep.CLOSED))
+_FORGET = Statement(rounds.delete().where(_FROM_ROUND))
+_ASK = Statement(requests.insert())
+_ASKED = Statement(
+    sa.select(requests)
+    .where(requests.c.experiment_id == sa.bindparam("of"), requests.c.round == sa.bindparam("number"))
+    .order_by(requests.c.node_id)
+)
+_ANSWER = Statement(
+    requests.update()
+    .where(
+        requests.c.jti == sa.bindparam("asked"),
+        requests.c.experiment_id == sa.bindparam("of"),
+        requests.c.round == sa.bindparam("number"),
+        requests.c.node_id == sa.bindparam("by"),
+        requests.c.dataset_id == sa.func.coalesce(sa.bindparam("on"), requests.c.dataset_id),  # an error names none
+        requests.c.reply_kind.is_(None),
+    )
+    .values(reply_kind=sa.bindparam("reply_kind"), reply=sa.bindparam("reply"))
+)
+_DROP = Statement(
+    requests.delete()
+    .where(requests.c.experiment_id == sa.bindparam("of"), requests.c.round >= sa.bindparam("number"))
+    .returning(requests.c.jti)
+)
+
+
 @dataclass(frozen=True)
 class RoundRow:
-    """A round as it stands in the store."""
+    """How far a round is, and what its steps brought."""
 
     step: ResearcherStep
     terms: str
     chosen: tuple[str, ...]
-    parameters: dict[str, Any] | None
-    requested_at: float | None
-    used: tuple[str, ...]
-    record: dict[str, Any] | None
+    parameters: SealedFile | None = None
+    requested_at: float | None = None
+    used: tuple[str, ...] = ()
+    record: RoundRecord | None = None
 
 
 @dataclass(frozen=True)
@@ -90,56 +124,55 @@ class RoundBook:
         self._experiment_id = experiment_id
 
     def find(self, round_: int) -> RoundRow | None:
-        """The round as it stands, or None when it was never begun."""
+        """The round as it was recorded last, or None when nothing of it was."""
         with self._engine.connect() as connection:
-            row = connection.execute(sa.select(rounds).where(self._is_of(rounds, round_))).one_or_none()
+            row = _FIND.first(connection, **self._of(round_))
         if row is None:
             return None
         return RoundRow(
-            step=ResearcherStep(row.step),
-            terms=row.terms,
-            chosen=tuple(row.chosen),
-            parameters=row.parameters,
-            requested_at=row.requested_at,
-            used=tuple(row.used or ()),
-            record=row.record,
+            step=ResearcherStep(row["step"]),
+            terms=row["terms"],
+            chosen=tuple(row["chosen"]),
+            parameters=_read(SealedFile, row["parameters"]),
+            requested_at=row["requested_at"],
+            used=tuple(row["used"] or ()),
+            record=_read(RoundRecord, row["record"]),
         )
 
-    def begin(self, round_: int, *, terms: str, chosen: tuple[str, ...]) -> None:
-        """Record that a round's nodes are chosen."""
-        with writing(self._engine) as connection:
-            connection.execute(
-                rounds.insert().values(
-                    experiment_id=self._experiment_id,
-                    round=round_,
-                    step=ResearcherStep.CHOSEN,
-                    terms=terms,
-                    chosen=list(chosen),
-                )
-            )
+    def is_clear(self, from_round: int) -> bool:
+        """Whether neither this round nor a later one has left anything."""
+        with self._engine.connect() as connection:
+            return _ANY_FROM.first(connection, **self._of(from_round)) is None
 
-    def advance(self, round_: int, step: ResearcherStep, **values: Any) -> None:
-        """Record a finished step and what it brought."""
+    def put(self, round_: int, row: RoundRow) -> None:
+        """Record how far a round is."""
         with writing(self._engine) as connection:
-            self.advance_within(connection, round_, step, **values)
+            self.put_within(connection, round_, row)
 
-    def advance_within(self, connection: sa.Connection, round_: int, step: ResearcherStep, **values: Any) -> None:
-        """``advance``, inside the caller's transaction."""
-        connection.execute(rounds.update().where(self._is_of(rounds, round_)).values(step=step, **values))
+    def put_within(self, connection: sa.Connection, round_: int, row: RoundRow) -> None:
+        """``put``, inside the caller's transaction."""
+        _PUT.run(
+            connection,
+            experiment_id=self._experiment_id,
+            round=round_,
+            step=row.step,
+            terms=row.terms,
+            chosen=row.chosen,
+            parameters=None if row.parameters is None else row.parameters.model_dump(mode="json"),
+            requested_at=row.requested_at,
+            used=row.used,
+            record=None if row.record is None else row.record.model_dump(mode="json"),
+        )
 
     def add_request(self, connection: sa.Connection, round_: int, *, jti: str, node_id: str, dataset_id: str) -> None:
         """Record a request, in the transaction that puts it into the outbox."""
-        connection.execute(
-            requests.insert().values(
-                jti=jti, experiment_id=self._experiment_id, round=round_, node_id=node_id, dataset_id=dataset_id
-            )
-        )
+        whose = {"experiment_id": self._experiment_id, "round": round_}
+        _ASK.run(connection, jti=jti, **whose, node_id=node_id, dataset_id=dataset_id)
 
     def requests(self, round_: int) -> list[Request]:
         """The round's requests, by node."""
-        chosen = sa.select(requests).where(self._is_of(requests, round_)).order_by(requests.c.node_id)
         with self._engine.connect() as connection:
-            return [_request(row) for row in connection.execute(chosen)]
+            return [_request(row) for row in _ASKED.rows(connection, **self._of(round_))]
 
     def record_reply(self, connection: sa.Connection, envelope: Envelope) -> bool:
         """Record the first answer to a request of ours; False for any other message.
@@ -149,41 +182,44 @@ class RoundBook:
         body = envelope.body
         if not isinstance(body, TrainReply | ErrorReply):
             return False
-        fits = self._is_of(requests, body.round or 0) & (requests.c.jti == envelope.in_reply_to)
-        if isinstance(body, TrainReply):
-            fits &= requests.c.dataset_id == body.dataset_id
-        first = fits & (requests.c.node_id == envelope.sender) & requests.c.reply_kind.is_(None)
-        values = {"reply_kind": body.kind, "reply": body.model_dump(mode="json")}
-        return connection.execute(requests.update().where(first).values(values)).rowcount == 1
+        values = {
+            **self._of(body.round or 0),
+            "asked": envelope.in_reply_to,
+            "by": envelope.sender,
+            "on": body.dataset_id if isinstance(body, TrainReply) else None,
+            "reply_kind": body.kind,
+            "reply": body.model_dump(mode="json"),
+        }
+        return _ANSWER.run(connection, **values).rowcount == 1
 
     def close(self, round_: int) -> list[str]:
         """Record that a round is done with; returns the ``jti`` of each request, of which none matters any more."""
         with writing(self._engine) as connection:
-            self.advance_within(connection, round_, ResearcherStep.CLOSED)
+            _CLOSE.run(connection, **self._of(round_))
             return self._drop_requests(connection, round_)
 
     def abandon(self, from_round: int) -> list[str]:
         """Forget this round and later ones; returns the ``jti`` of each request."""
-        later = (rounds.c.experiment_id == self._experiment_id) & (rounds.c.round >= from_round)
         with writing(self._engine) as connection:
-            connection.execute(rounds.delete().where(later))
+            _FORGET.run(connection, **self._of(from_round))
             return self._drop_requests(connection, from_round)
 
     def _drop_requests(self, connection: sa.Connection, from_round: int) -> list[str]:
-        gone = (requests.c.experiment_id == self._experiment_id) & (requests.c.round >= from_round)
-        return list(connection.execute(requests.delete().where(gone).returning(requests.c.jti)).scalars())
+        return [row["jti"] for row in _DROP.rows(connection, **self._of(from_round))]
 
-    def _is_of(self, table: sa.Table, round_: int) -> sa.ColumnElement[bool]:
-        return (table.c.experiment_id == self._experiment_id) & (table.c.round == round_)
-
-
-def _request(row: Any) -> Request:
-    return Request(row.jti, row.node_id, row.dataset_id, _reply(row.reply_kind, row.reply))
+    def _of(self, round_: int) -> dict[str, Any]:
+        return {"of": self._experiment_id, "number": round_}
 
 
-def _reply(kind: str | None, data: Mapping[str, Any] | None) -> TrainReply | ErrorReply | None:
+def _request(row: Mapping[str, Any]) -> Request:
+    is_reply = row["reply_kind"] == TrainReply.kind
+    reply = _read(TrainReply, row["reply"]) if is_reply else _read(ErrorReply, row["reply"])
+    return Request(row["jti"], row["node_id"], row["dataset_id"], reply)
+
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+def _read(model: type[_Model], data: Mapping[str, Any] | None) -> _Model | None:
     # JSON mode: in the strict models, only there do lists become tuples.
-    if kind is None:
-        return None
-    model = TrainReply if kind == TrainReply.kind else ErrorReply
-    return model.model_validate_json(json.dumps(data))
+    return None if data is None else model.model_validate_json(json.dumps(data))

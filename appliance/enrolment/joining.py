@@ -17,8 +17,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from joserfc import jws
-from joserfc.errors import JoseError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from appliance.enrolment.authority import (
@@ -32,7 +30,8 @@ from appliance.enrolment.errors import EnrolmentError
 from appliance.enrolment.files import replace_file, sync_folder
 from appliance.enrolment.register_book import RegisterBook
 from appliance.protocol.home import Endpoint, MemberSettings
-from appliance.protocol.keys import MemberKeys, ed25519_public, thumbprint
+from appliance.protocol.jose import NotSignedError, read_jws, sign_text
+from appliance.protocol.keys import MemberKeys, thumbprint
 from appliance.protocol.register import KeyText, Member, MemberId, MemberState, Register, Role, open_register
 from appliance.protocol.settings import read_settings
 
@@ -74,10 +73,11 @@ class JoinRequest(BaseModel):
             EnrolmentError: It was not signed with the identity key that it names.
         """
         try:
-            signed = jws.deserialize_compact(self.proof, ed25519_public(self.identity), algorithms=["Ed25519"])
-        except (JoseError, ValueError) as error:
+            proof = read_jws(self.proof)
+            digest = proof.payload_by(self.identity)
+        except NotSignedError as error:
             raise EnrolmentError(f"The join request of '{self.id}' is not signed by the key that it names.") from error
-        if signed.headers().get("typ") != JOIN_TYPE or signed.payload != self._digest():
+        if proof.header.get("typ") != JOIN_TYPE or digest != self._digest().encode():
             raise EnrolmentError(f"The join request of '{self.id}' was changed after it was signed.")
         return Member(
             id=self.id,
@@ -90,13 +90,12 @@ class JoinRequest(BaseModel):
 
     def signed(self, keys: MemberKeys) -> JoinRequest:
         """The same request with its proof."""
-        header = {"alg": "Ed25519", "typ": JOIN_TYPE, "kid": thumbprint(self.identity)}
-        proof = jws.serialize_compact(header, self._digest(), keys.signing_key, algorithms=["Ed25519"])
+        proof = sign_text(self._digest(), keys, typ=JOIN_TYPE, kid=thumbprint(self.identity))
         return self.model_copy(update={"proof": proof})
 
-    def _digest(self) -> bytes:
+    def _digest(self) -> str:
         text = json.dumps(self.model_dump(mode="json", exclude={"proof"}), separators=(",", ":"), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest().encode("ascii")
+        return hashlib.sha256(text.encode()).hexdigest()
 
 
 class JoinAnswer(BaseModel):

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from appliance.protocol.errors import Code, MessageRefusedError
-from appliance.protocol.jose import NotSignedError, read_header, read_json, sign_text, verify_text, write_json
+from appliance.protocol.jose import NotSignedError, read_json, read_jws, sign_text, write_json
 from appliance.protocol.keys import MemberKeys
 from appliance.protocol.messages import VERSION, Body, is_newer_minor, parse_body
 from appliance.protocol.register import CONSORTIUM, Member, Register, key_id
@@ -187,9 +187,10 @@ def verify_token(text: str, register: Register, *, audience: str = "network", cl
 
 def _verified(text: str | bytes, typ: str, register: Register) -> tuple[Member, dict[str, Any]]:
     try:
-        header = read_header(text)
+        jws = read_jws(text)
     except NotSignedError as error:
         raise MessageRefusedError("The message is not a JWS.") from error
+    header = jws.header
     if header.keys() != {"alg", "kid", "typ"} or header["typ"] != typ:
         raise MessageRefusedError(f"The message's header is not that of a {typ}.")
     # What is written here goes into logs: nothing unbounded, and no line breaks.
@@ -197,7 +198,7 @@ def _verified(text: str | bytes, typ: str, register: Register) -> tuple[Member, 
         raise MessageRefusedError("The message's header names no key.")
     sender = register.by_kid(header["kid"])
     try:
-        claims = read_json(verify_text(text, sender.identity))
+        claims = read_json(jws.payload_by(sender.identity))
     except NotSignedError as error:
         raise MessageRefusedError(f"The signature is not by '{sender.id}'.", code=Code.MESSAGE_UNSIGNED) from error
     except ValueError as error:

@@ -11,18 +11,18 @@ import json
 import os
 import stat
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
-from joserfc.jwk import OKPKey
 
 from appliance.protocol.errors import Code, ConfigurationError
 
 _RAW = (serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+_KNOWN_KEYS = 1024  # read once each; a consortium has fewer members
 
 
 def b64url(raw: bytes) -> str:
@@ -38,6 +38,7 @@ def unb64url(text: str) -> bytes:
     return raw
 
 
+@lru_cache(_KNOWN_KEYS)
 def thumbprint(identity: str) -> str:
     """The RFC 7638 thumbprint of an Ed25519 public key given in base64url (section 3)."""
     canonical = json.dumps({"crv": "Ed25519", "kty": "OKP", "x": identity}, separators=(",", ":"), sort_keys=True)
@@ -52,11 +53,13 @@ class PublicKeys:
     sealing: str
 
 
-def ed25519_public(identity: str) -> OKPKey:
-    """A joserfc key that verifies the member's signatures; raises ValueError on a malformed key."""
-    return OKPKey.import_key({"kty": "OKP", "crv": "Ed25519", "x": identity})
+@lru_cache(_KNOWN_KEYS)
+def ed25519_public(identity: str) -> Ed25519PublicKey:
+    """A key that verifies the member's signatures; raises ValueError on a malformed key."""
+    return Ed25519PublicKey.from_public_bytes(unb64url(identity))
 
 
+@lru_cache(_KNOWN_KEYS)
 def x25519_public(sealing: str) -> X25519PublicKey:
     """A key to seal to; raises ValueError on a malformed key."""
     return X25519PublicKey.from_public_bytes(unb64url(sealing))
@@ -72,11 +75,10 @@ class MemberKeys:
             identity=b64url(identity.public_key().public_bytes(*_RAW)),
             sealing=b64url(sealing.public_key().public_bytes(*_RAW)),
         )
-        seed = identity.private_bytes(
-            serialization.Encoding.Raw, serialization.PrivateFormat.Raw, serialization.NoEncryption()
-        )
-        jwk: dict[str, Any] = {"kty": "OKP", "crv": "Ed25519", "x": self.public.identity, "d": b64url(seed)}
-        self.signing_key = OKPKey.import_key(jwk)
+
+    def sign(self, data: bytes) -> bytes:
+        """The Ed25519 signature of ``data`` (RFC 8032, 64 bytes)."""
+        return self._identity.sign(data)
 
     def __repr__(self) -> str:
         return f"MemberKeys({thumbprint(self.public.identity)[:8]}…)"  # never a private half

@@ -13,7 +13,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from appliance.protocol.errors import Code, ConfigurationError, MessageRefusedError
-from appliance.protocol.jose import NotSignedError, read_header, sign_text, verify_text
+from appliance.protocol.jose import NotSignedError, read_jws, sign_text
 from appliance.protocol.keys import MemberKeys, PublicKeys, thumbprint
 
 REGISTER_TYPE = "fedward-register+jws"
@@ -153,13 +153,12 @@ def open_register(text: str, operator_identity: str, *, newer_than: int = 0) -> 
     Raises:
         ConfigurationError: Not signed by the operator, not well-formed, or older than the one held.
     """
-    text = text.strip()
     try:
-        payload = verify_text(text, operator_identity)
-        is_register = read_header(text).get("typ") == REGISTER_TYPE
+        jws = read_jws(text.strip())
+        payload = jws.payload_by(operator_identity)
     except NotSignedError as error:
         raise ConfigurationError("The membership register is not signed by the pinned operator key.") from error
-    if not is_register:
+    if jws.header.get("typ") != REGISTER_TYPE:
         raise ConfigurationError("The membership register has another document's type.")
     try:
         register = Register.model_validate_json(payload)

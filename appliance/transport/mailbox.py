@@ -33,6 +33,7 @@ from appliance.protocol.messages import Body, Receipt
 from appliance.protocol.register import Register
 from appliance.protocol.topics import Topic, parse_topic, require_route
 from appliance.transport.mqtt import Arrived
+from appliance.transport.sqlite import Statement
 
 FIRST_REPEAT_S, LAST_REPEAT_S = 2.0, 60.0
 
@@ -57,6 +58,12 @@ inbox = sa.Table(
     sa.Column("kind", sa.String(32), nullable=False),
     sa.Column("expires_at", sa.Integer, nullable=False),
 )
+
+_KNOWN = Statement(
+    sa.select(inbox.c.jti).where(inbox.c.sender == sa.bindparam("sender"), inbox.c.jti == sa.bindparam("jti"))
+)
+_TAKE_IN, _PUT_OUT = Statement(inbox.insert()), Statement(outbox.insert())
+_SWEEP = Statement(outbox.delete().where(outbox.c.jti == sa.bindparam("settled")))
 
 Publish = Callable[[str, str], None]
 
@@ -125,15 +132,14 @@ class Mailbox:
         """
         signed = self.sign(to, body, in_reply_to=in_reply_to, lifetime_s=lifetime_s)
         self._sweep(connection)
-        connection.execute(
-            outbox.insert().values(
-                jti=signed.envelope.jti,
-                recipient=to,
-                kind=body.kind,
-                text=signed.text,
-                expires_at=signed.envelope.expires_at,
-                created_at=self._clock(),
-            )
+        _PUT_OUT.run(
+            connection,
+            jti=signed.envelope.jti,
+            recipient=to,
+            kind=body.kind,
+            text=signed.text,
+            expires_at=signed.envelope.expires_at,
+            created_at=self._clock(),
         )
         return signed
 
@@ -236,10 +242,12 @@ class Mailbox:
 
     def accept(self, connection: sa.Connection, envelope: Envelope) -> None:
         """Remember a durable message as received, inside the transaction that acts upon it."""
-        connection.execute(
-            inbox.insert().values(
-                jti=envelope.jti, sender=envelope.sender, kind=envelope.kind, expires_at=envelope.expires_at
-            )
+        _TAKE_IN.run(
+            connection,
+            sender=envelope.sender,
+            jti=envelope.jti,
+            kind=envelope.kind,
+            expires_at=envelope.expires_at,
         )
 
     def acknowledge(self, envelope: Envelope) -> None:
@@ -252,9 +260,8 @@ class Mailbox:
         connection.execute(inbox.delete().where(inbox.c.expires_at < self._clock() - slack_s))
 
     def _is_known(self, envelope: Envelope) -> bool:
-        query = sa.select(inbox.c.jti).where(inbox.c.sender == envelope.sender, inbox.c.jti == envelope.jti)
         with self._engine.connect() as connection:
-            return connection.execute(query).first() is not None
+            return _KNOWN.first(connection, sender=envelope.sender, jti=envelope.jti) is not None
 
     def _settle(self, sender: str, jti: str) -> None:
         waiting = self._waiting.get(jti)
@@ -276,8 +283,8 @@ class Mailbox:
     def _sweep(self, connection: sa.Connection) -> None:
         with self._lock:
             settled, self._settled = self._settled, []
-        if settled:
-            connection.execute(outbox.delete().where(outbox.c.jti.in_(settled)))
+        for jti in settled:
+            _SWEEP.run(connection, settled=jti)
 
     def _load(self) -> None:
         now = time.monotonic()

@@ -1,7 +1,9 @@
-"""The line to the broker: plain MQTT 3.1.1, QoS 1, TLS with our own certificate.
+"""The line to the broker: plain MQTT 3.1.1, TLS with our own certificate.
 
 The link promises little on purpose: it connects again by itself and hands over what arrives. That nothing is lost
-is the mailbox's promise, which rests on signed Receipts and not on the broker.
+is the mailbox's promise, which rests on signed Receipts and not on the broker. So only messages that must arrive go
+with QoS 1, by which the broker keeps them for a member that is away. The others, of which there are more, go with QoS 0
+and spare both ends and the broker an acknowledgement on each line.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import structlog
 from paho.mqtt.enums import CallbackAPIVersion
 
 from appliance.protocol.home import Endpoint, TlsFiles
+from appliance.protocol.messages import BODIES
 from appliance.protocol.topics import inbox_filter, last_will_topic, presence_filter
 from appliance.transport.tls import client_context
 
@@ -25,6 +28,7 @@ KEEPALIVE_S = 20
 MAX_QUEUED = 10_000
 RECONNECT_MIN_S, RECONNECT_MAX_S = 1, 30
 DRAIN_AT_MOST = 100  # events, before the caller looks after its own business again
+_MUST_ARRIVE = frozenset(kind for kind, body in BODIES.items() if body.is_durable)
 _log = structlog.get_logger(__name__)
 
 
@@ -111,9 +115,10 @@ class MqttLink:
         """Whether the line stands at this moment."""
         return self._client.is_connected()
 
-    def publish(self, topic: str, payload: str, *, qos: int = 1) -> None:
+    def publish(self, topic: str, payload: str) -> None:
         """Hand a message to the broker if the line stands; the mailbox repeats what matters."""
         if self.is_up:
+            qos = 1 if topic.rpartition("/")[2] in _MUST_ARRIVE else 0
             self._client.publish(topic, payload.encode("ascii"), qos=qos)
 
     def _on_connect(

@@ -16,10 +16,12 @@ import sqlalchemy as sa
 from appliance.protocol.envelope import Clock
 from appliance.protocol.errors import Code, FedWardError
 from appliance.protocol.messages import ArgumentRange, PlanApproval, PlanState
+from appliance.transport.sqlite import Statement
 from appliance.warden.audit import AuditLog
 from appliance.warden.policy import Policy
 from appliance.warden.store import plans
 
+_BY_HASH = Statement(sa.select(plans).where(plans.c.sha256 == sa.bindparam("sha256")))
 PENDING_AT_MOST = 50  # a researcher's plans that wait for review; a text may have half a megabyte
 
 
@@ -98,12 +100,7 @@ class PlanBook:
         plan = self._find(connection, sha256)
         if plan is None:
             return PlanState.UNKNOWN, "", None
-        state = PlanState(plan["state"])
-        if state is PlanState.APPROVED and plan["until"] is not None and plan["until"] <= self._clock():
-            state = PlanState.EXPIRED
-        if state is not PlanState.APPROVED and not self.is_required:
-            state = PlanState.NOT_REQUIRED if state is PlanState.PENDING else state
-        return state, plan["note"], None if plan["until"] is None else int(plan["until"])
+        return self._state(plan), plan["note"], None if plan["until"] is None else int(plan["until"])
 
     @property
     def is_required(self) -> bool:
@@ -116,15 +113,15 @@ class PlanBook:
         Raises:
             PlanNotApprovedError: It may not.
         """
-        state, note, _ = self.standing(connection, sha256)
-        if state is PlanState.UNKNOWN:
+        plan = self._find(connection, sha256)
+        if plan is None:
             raise PlanNotApprovedError(f"The plan {sha256[:12]} is unknown here.", code=Code.PLAN_UNKNOWN)
+        state = self._state(plan)
         if state not in (PlanState.APPROVED, PlanState.NOT_REQUIRED):
-            said = f" The reviewer wrote: {note}" if note else ""
+            said = f" The reviewer wrote: {plan['note']}" if plan["note"] else ""
             raise PlanNotApprovedError(
                 f"The plan {sha256[:12]} is {state} here.{said}", rule=str(self._policy.rule("plan_approval"))
             )
-        plan = self.require(connection, sha256)
         return plan["source"], tuple(ArgumentRange.model_validate(r) for r in plan["ranges"])
 
     def require(self, connection: sa.Connection, sha256: str) -> dict[str, Any]:
@@ -133,6 +130,14 @@ class PlanBook:
         if plan is None:
             raise FedWardError(f"No plan {sha256[:12]} is known here.", code=Code.PLAN_UNKNOWN)
         return plan
+
+    def _state(self, plan: dict[str, Any]) -> PlanState:
+        state = PlanState(plan["state"])
+        if state is PlanState.APPROVED and plan["until"] is not None and plan["until"] <= self._clock():
+            state = PlanState.EXPIRED
+        if state is PlanState.PENDING and not self.is_required:
+            state = PlanState.NOT_REQUIRED
+        return state
 
     def _require_room(self, connection: sa.Connection, researcher: str) -> None:
         theirs = sa.and_(plans.c.requested_by == researcher, plans.c.state == PlanState.PENDING)
@@ -145,8 +150,7 @@ class PlanBook:
             )
 
     def _find(self, connection: sa.Connection, sha256: str) -> dict[str, Any] | None:
-        row = connection.execute(sa.select(plans).where(plans.c.sha256 == sha256)).first()
-        return dict(row._mapping) if row else None  # noqa: SLF001 - SQLAlchemy's public name
+        return _BY_HASH.first(connection, sha256=sha256)
 
     def _insert(
         self,

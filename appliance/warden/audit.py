@@ -10,9 +10,12 @@ import sqlalchemy as sa
 
 from appliance.protocol import chain
 from appliance.protocol.envelope import Clock
+from appliance.transport.sqlite import Statement
 from appliance.warden.store import audit
 
 _PAGE = 1000
+_LAST = Statement(sa.select(audit.c.n, audit.c.hash).order_by(audit.c.n.desc()).limit(1))
+_APPEND = Statement(audit.insert())
 
 
 class AuditLog:
@@ -30,12 +33,12 @@ class AuditLog:
             subject: The id of what it happened to.
             details: JSON values; never a record's content, a key or a plan's output.
         """
-        last = connection.execute(sa.select(audit.c.n, audit.c.hash).order_by(audit.c.n.desc()).limit(1)).first()
-        number, previous = (last.n + 1, last.hash) if last else (1, chain.GENESIS)
+        last = _LAST.first(connection)
+        number, previous = (last["n"] + 1, last["hash"]) if last else (1, chain.GENESIS)
         line = chain.append(
             previous, number, at=self._clock(), actor=actor, event=event, subject=subject, details=details
         )
-        connection.execute(audit.insert().values(n=number, text=line.text, hash=line.hash))
+        _APPEND.run(connection, n=number, text=line.text, hash=line.hash)
 
 
 def audit_lines(connection: sa.Connection) -> Iterator[chain.Line]:

@@ -14,10 +14,18 @@ from appliance.protocol.envelope import Clock
 from appliance.protocol.errors import Code, FedWardError
 from appliance.protocol.local.jobs import DatasetSource
 from appliance.protocol.messages import Column, DatasetInfo, Tag
+from appliance.transport.sqlite import Statement
 from appliance.warden.audit import AuditLog
 from appliance.warden.store import datasets, permissions, rows
 
 ACTIVE, SUSPENDED, CHANGED = "active", "suspended", "changed"
+_BY_ID = Statement(sa.select(datasets).where(datasets.c.id == sa.bindparam("dataset_id")))
+_BY_NAME = Statement(sa.select(datasets).where(datasets.c.name == sa.bindparam("name")))
+_PERMITTED = Statement(
+    sa.select(datasets, permissions.c.until)
+    .join(permissions, permissions.c.dataset_id == datasets.c.id)
+    .where(datasets.c.id == sa.bindparam("dataset_id"), permissions.c.researcher == sa.bindparam("researcher"))
+)
 
 
 class DatasetSpec(BaseModel):
@@ -157,20 +165,16 @@ class DatasetBook:
         return [_info(row) for row in rows(connection, query)]
 
     def require_usable(self, connection: sa.Connection, dataset_id: str, researcher: str) -> dict[str, Any]:
-        """The dataset's row, if the researcher may train on it now.
+        """The dataset's row, if the researcher may train on it now; ``until`` is when the permission ends.
 
         Raises:
             DatasetUnknownError: Not there, or not permitted, which reads alike.
             FedWardError: DATASET_SUSPENDED or DATASET_CHANGED.
         """
-        row = self._find(connection, datasets.c.id == dataset_id)
-        query = sa.select(permissions).where(
-            permissions.c.dataset_id == dataset_id, permissions.c.researcher == researcher
-        )
-        permission = connection.execute(query).first()
-        if row is None or permission is None:
+        row = _PERMITTED.first(connection, dataset_id=dataset_id, researcher=researcher)
+        if row is None:
             raise DatasetUnknownError(f"There is no dataset '{dataset_id}' that '{researcher}' may use.")
-        if permission.until is not None and permission.until <= self._clock():
+        if row["until"] is not None and row["until"] <= self._clock():
             raise FedWardError("The permission on this dataset has ended.", code=Code.PERMISSION_DENIED)
         if row["state"] == SUSPENDED:
             raise FedWardError("The dataset is suspended.", code=Code.DATASET_SUSPENDED)
@@ -182,8 +186,8 @@ class DatasetBook:
 
     def require(self, connection: sa.Connection, dataset_id: str) -> dict[str, Any]:
         """The dataset's row, by its id or, for staff, by its name; raises DatasetUnknownError."""
-        found = self._find(connection, datasets.c.id == dataset_id)
-        row = found or self._find(connection, datasets.c.name == dataset_id)
+        found = _BY_ID.first(connection, dataset_id=dataset_id)
+        row = found or _BY_NAME.first(connection, name=dataset_id)
         if row is None:
             raise DatasetUnknownError(f"There is no dataset '{dataset_id}' here.")
         return row
@@ -191,10 +195,6 @@ class DatasetBook:
     def _elsewhere(self, what: str) -> FedWardError:
         remedy = f"Copy the file into {self._data_folder} and name it as it is called there."
         return FedWardError(what, code=Code.DATASET_INVALID, remedy=remedy)
-
-    def _find(self, connection: sa.Connection, condition: sa.ColumnElement[bool]) -> dict[str, Any] | None:
-        found = rows(connection, sa.select(datasets).where(condition))
-        return found[0] if found else None
 
     def _from_to(self, connection: sa.Connection, dataset_id: str, before: str, after: str) -> None:
         is_so = sa.and_(datasets.c.id == dataset_id, datasets.c.state == before)

@@ -32,12 +32,28 @@ from appliance.protocol.messages import (
 from appliance.protocol.register import Role
 from appliance.protocol.rounds import FINAL_STEPS, RoundStep
 from appliance.transport.mqtt import Arrived
+from appliance.transport.sqlite import Statement
 from appliance.warden.queue import RoundQueue
 from appliance.warden.round import error_reply
 from appliance.warden.services import Services
 from appliance.warden.store import rounds
 
 REFUSALS_PER_MINUTE = 30
+_IS_ITS = rounds.c.experiment_id == sa.bindparam("experiment_id")
+_IN_USE = Statement(
+    sa.select(rounds.c.jti).where(
+        sa.or_(sa.and_(_IS_ITS, rounds.c.researcher != sa.bindparam("researcher")), rounds.c.jti == sa.bindparam("jti"))
+    )
+)
+_UNDER_WAY = Statement(
+    sa.select(rounds.c.jti).where(
+        _IS_ITS,
+        rounds.c.round == sa.bindparam("round"),
+        rounds.c.dataset_id == sa.bindparam("dataset_id"),
+        *(rounds.c.step != step for step in sorted(FINAL_STEPS)),
+    )
+)
+_ACCEPT = Statement(rounds.insert())
 _log = structlog.get_logger(__name__)
 
 
@@ -162,22 +178,21 @@ class Desk:
         services.policy.require_terms(request.model_copy(update={"training_args": arguments}), dataset["rows"])
         # (4) Once.
         self._require_new(connection, envelope, request)
-        connection.execute(
-            rounds.insert().values(
-                jti=envelope.jti,
-                researcher=researcher,
-                experiment_id=request.experiment_id,
-                round=request.round,
-                dataset_id=dataset["id"],
-                plan_sha256=request.plan_sha256,
-                request=request.model_dump_json(),
-                step=RoundStep.ACCEPTED,
-                accepted_at=time.time(),
-                training_args=arguments,
-                overrides=[override.model_dump_json() for override in overrides],
-                timing={},
-                record="",
-            )
+        _ACCEPT.run(
+            connection,
+            jti=envelope.jti,
+            researcher=researcher,
+            experiment_id=request.experiment_id,
+            round=request.round,
+            dataset_id=dataset["id"],
+            plan_sha256=request.plan_sha256,
+            request=request.model_dump_json(),
+            step=RoundStep.ACCEPTED,
+            accepted_at=time.time(),
+            training_args=arguments,
+            overrides=[override.model_dump_json() for override in overrides],
+            timing={},
+            record="",
         )
         services.audit.write(
             connection,
@@ -192,18 +207,12 @@ class Desk:
         )
 
     def _require_new(self, connection: sa.Connection, envelope: Envelope, request: Train) -> None:
-        is_its = rounds.c.experiment_id == request.experiment_id
-        others = sa.or_(sa.and_(is_its, rounds.c.researcher != envelope.sender), rounds.c.jti == envelope.jti)
-        if connection.execute(sa.select(rounds.c.jti).where(others)).first() is not None:
+        asked = {"experiment_id": request.experiment_id, "round": request.round, "dataset_id": request.dataset_id}
+        others = {"experiment_id": request.experiment_id, "researcher": envelope.sender, "jti": envelope.jti}
+        if _IN_USE.first(connection, **others) is not None:
             # Its child, with all that it keeps, belongs to whoever came first.
             raise FedWardError("The experiment's id is in use here already.", code=Code.ROUND_REFUSED)
-        query = sa.select(rounds.c.step).where(
-            is_its,
-            rounds.c.round == request.round,
-            rounds.c.dataset_id == request.dataset_id,
-            rounds.c.step.not_in(FINAL_STEPS),
-        )
-        if connection.execute(query).first() is not None:
+        if _UNDER_WAY.first(connection, **asked) is not None:
             # Behind its end it may be asked for again: another hospital failed, or the researcher went back.
             raise FedWardError(
                 f"Round {request.round} of this experiment is under way here already.", code=Code.ROUND_REFUSED

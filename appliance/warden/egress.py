@@ -22,9 +22,11 @@ from appliance.protocol.local.jobs import Progress
 from appliance.protocol.messages import SealedFile, Train, TrainReply
 from appliance.protocol.tensors import TensorFile, TensorSpec, require_finite
 from appliance.protocol.topics import parse_topic
+from appliance.transport.sqlite import Statement
 from appliance.warden.policy import Policy
 from appliance.warden.store import Store, egress, traffic
 
+_RECORD = Statement(egress.insert())
 # What appliance.training calls the values that it computes itself.
 ENGINE_NAMES = frozenset(
     {
@@ -161,7 +163,7 @@ class EgressLog:
 
     def message(self, connection: sa.Connection, signed: Signed) -> None:
         """Record a message, with the caller's transaction."""
-        connection.execute(egress.insert().values(self._line(signed)))
+        _RECORD.run(connection, **self._line(signed))
 
     def message_later(self, signed: Signed) -> None:
         """Record a message with the next ``flush``: progress comes too often for a transaction of its own."""
@@ -177,7 +179,7 @@ class EgressLog:
         line = {"at": self._clock(), "recipient": recipient, "kind": kind} | facts
         line |= {"experiment_id": request.experiment_id, "round": request.round}
         line |= {"size_bytes": file.size_bytes, "sha256": file.sha256}
-        connection.execute(egress.insert().values(line))
+        _RECORD.run(connection, **line)
 
     def count(self, topic: str, text: str) -> None:
         """Count a message as it goes out on the line."""
@@ -193,8 +195,8 @@ class EgressLog:
             self._messages, self._bytes, self._later = Counter(), Counter(), []
         try:
             with store.write() as connection:
-                if later:
-                    connection.execute(egress.insert(), later)
+                for line in later:
+                    _RECORD.run(connection, **line)
                 self._add_traffic(connection, messages, sizes)
         except BaseException:
             with self._lock:

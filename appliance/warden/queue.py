@@ -13,13 +13,20 @@ import structlog
 from appliance.protocol.errors import FedWardError
 from appliance.protocol.register import Register
 from appliance.protocol.rounds import FINAL_STEPS
+from appliance.transport.sqlite import Statement
 from appliance.warden.round import OnStep, Round
 from appliance.warden.services import Services
-from appliance.warden.store import rounds, rows
+from appliance.warden.store import rounds
 
 RETRY_S = 5.0
 STOP_S = 5.0
 _RECHECK_S = 0.5
+_WAITING = Statement(
+    sa.select(rounds.c.jti, rounds.c.experiment_id)
+    .where(*(rounds.c.step != step for step in sorted(FINAL_STEPS)))
+    .order_by(rounds.c.accepted_at)
+)
+_ROUND = Statement(sa.select(rounds).where(rounds.c.jti == sa.bindparam("of")))
 _log = structlog.get_logger(__name__)
 
 
@@ -162,12 +169,7 @@ class RoundQueue:
 
     def _take(self) -> dict[str, Any] | None:
         busy = {experiment for experiment, _ in self._running.values()}
-        query = (
-            sa.select(rounds)
-            .where(rounds.c.step.not_in(FINAL_STEPS), rounds.c.experiment_id.not_in(busy))
-            .order_by(rounds.c.accepted_at)
-            .limit(1)
-        )
         with self._services.store.read() as connection:
-            found = rows(connection, query)
-        return found[0] if found else None
+            waiting = (row["jti"] for row in _WAITING.rows(connection) if row["experiment_id"] not in busy)
+            first = next(waiting, None)
+            return None if first is None else _ROUND.first(connection, of=first)

@@ -1,8 +1,9 @@
 """One round's work at this node, from an accepted request to a recorded reply.
 
 Governance accepted the request before it got here: a Round decides nothing. Run again after a crash, it goes on behind
-its last persisted step: ACCEPTED (nothing has left; all is done again) or CHECKED (the update lies sealed in the
-spool). The steps in between live in memory, since repeating them costs less than a disk write in every round.
+its last persisted step: ACCEPTED (nothing has left; all is done again) or CHECKED (a large update lies sealed in the
+spool). The steps in between live in memory, since repeating them costs less than a disk write in every round; so does
+CHECKED for a small update, which its reply encloses: there, CHECKED and REPLIED are one transaction.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ from appliance.protocol.messages import (
 )
 from appliance.protocol.rounds import RoundStep
 from appliance.protocol.tensors import TensorFile
+from appliance.transport.sqlite import Statement
 from appliance.warden.datasets import source_of
 from appliance.warden.egress import EgressGuard, ProgressGuard, UpdateRefusedError, bounded
 from appliance.warden.policy import lookup
@@ -67,6 +69,15 @@ _PRIVATE = frozenset(
 _PASSING = frozenset({Code.DISK_FULL, Code.NETWORK_UNREACHABLE, Code.STORE_BUSY})
 _LIMITS = {"memory_bytes": 16 << 30, "file_bytes": 8 << 30}
 _MAX_WORKERS = 16
+_STATE = Statement(sa.select(rounds.c.step, rounds.c.stop_reason).where(rounds.c.jti == sa.bindparam("of")))
+_IS_THIS = rounds.c.jti == sa.bindparam("of")
+_CHECKED, _ENDED = (
+    Statement(rounds.update().where(_IS_THIS).values({name: sa.bindparam(name) for name in names}))
+    for names in (
+        ("step", "result", "record", "timing"),
+        ("step", "result", "record", "timing", "request", "ended_at", "error"),
+    )
+)
 _log = structlog.get_logger(__name__)
 
 
@@ -150,11 +161,7 @@ class Round:
 
     def _is_in_spool(self) -> bool:
         """Whether the update lies checked and sealed here; a power cut may have taken the file and left the row."""
-        if self._row["step"] != RoundStep.CHECKED:
-            return False
-        update = self._row["result"]["update"]
-        is_elsewhere = update is not None and SealedFile.model_validate_json(update).content is None
-        return not is_elsewhere or self._spool(_UPDATE).exists()
+        return self._row["step"] == RoundStep.CHECKED and self._spool(_UPDATE).exists()
 
     def _explained(self, error: Exception) -> FedWardError:
         if isinstance(error, FedWardError):
@@ -167,31 +174,33 @@ class Round:
     # (1) to (3): until the update lies sealed in the spool
 
     def _train(self) -> None:
-        plan = self._still_permitted()
+        plan, dataset = self._still_permitted()
         with self._timed("fetch_s"):
             parameters = self._fetch()
         try:
             self._finished(RoundStep.FETCHED)
             specs = TensorFile(f"/proc/self/fd/{parameters}").specs
-            result = self._run_plan(plan, parameters)
+            result = self._run_plan(plan, dataset, parameters)
         finally:
             os.close(parameters)
         with result, self._timed("check_s"):
             self._finished(RoundStep.TRAINED)
-            checked = self._check(result, specs, plan)
-        self._persist_checked(checked, result.reply.record)
+            checked = self._check(result, specs, plan, dataset)
+        self._row |= {"result": checked, "record": result.reply.record}
+        if checked["is_spooled"]:
+            self._persist_checked()
         self._finished(RoundStep.CHECKED)
 
-    def _still_permitted(self) -> str:
-        """The plan's text, after a last look: hours may lie between acceptance and this moment."""
+    def _still_permitted(self) -> tuple[str, dict[str, Any]]:
+        """The plan's text and the dataset, after a last look: hours may lie between acceptance and this moment."""
         services, request = self._services, self._request
         if not services.register.is_active(self._researcher):
             raise FedWardError(f"'{self._researcher}' is not an active member any more.", code=Code.SENDER_UNKNOWN)
         if self._is_late():
             raise FedWardError("The round's deadline passed while it waited here.", code=Code.ROUND_TIMEOUT)
         with services.store.read() as connection:
-            services.datasets.require_usable(connection, request.dataset_id, self._researcher)
-            return services.plans.require_runnable(connection, request.plan_sha256)[0]
+            dataset = services.datasets.require_usable(connection, request.dataset_id, self._researcher)
+            return services.plans.require_runnable(connection, request.plan_sha256)[0], dataset
 
     def _fetch(self) -> int:
         """The global parameters, opened into a sealed memory file."""
@@ -218,14 +227,14 @@ class Round:
         self._raise_if_stopped()
         return self._spool(_PARAMETERS).open("rb")
 
-    def _run_plan(self, plan: str, parameters: int) -> TrainedResult:
+    def _run_plan(self, plan: str, dataset: dict[str, Any], parameters: int) -> TrainedResult:
         """The only step that runs foreign code; again when the runner itself went away."""
-        job = self._job(plan)
+        job = self._job(plan, dataset)
         progress = _Progress(self._services, self._researcher, self._request, self._jti)
 
         for attempt in range(1, RUNNER_TRIES + 1):
             self._raise_if_stopped()
-            guard = ProgressGuard(job.training_args, self._rows())
+            guard = ProgressGuard(job.training_args, dataset["rows"])
 
             def on_progress(step: Progress, guard: ProgressGuard = guard) -> None:
                 self._raise_if_stopped()
@@ -247,10 +256,8 @@ class Round:
                 self._stop.wait(2.0 ** (attempt - 1))
         raise AssertionError("unreachable")  # pragma: no cover - the loop returns or raises
 
-    def _job(self, plan: str) -> TrainJob:
+    def _job(self, plan: str, dataset: dict[str, Any]) -> TrainJob:
         services, request = self._services, self._request
-        with services.store.read() as connection:
-            dataset = services.datasets.require(connection, request.dataset_id)
         arguments = self._row["training_args"]
         return TrainJob(
             job_id=self._jti,
@@ -269,7 +276,9 @@ class Round:
             sandbox=SANDBOX_LEVELS[services.policy.value("sandbox")],
         )
 
-    def _check(self, result: TrainedResult, specs: dict[str, Any], plan: str) -> dict[str, Any]:
+    def _check(
+        self, result: TrainedResult, specs: dict[str, Any], plan: str, dataset: dict[str, Any]
+    ) -> dict[str, Any]:
         """Let the guard look at everything that would leave, then seal it: checked bytes are the bytes that go."""
         reply = TrainReply(
             experiment_id=self._request.experiment_id,
@@ -284,16 +293,12 @@ class Round:
         )
         if (result.update_fd is not None) is not self._request.train:
             raise UpdateRefusedError("The training process returned an update too many, or none.")
-        self._guard.check_counts(self._request, reply, self._rows())
+        self._guard.check_counts(self._request, reply, dataset["rows"])
         self._timing |= result.reply.timing.model_dump()
-        checked: dict[str, Any] = {"reply": reply.model_dump_json(), "update": None}
+        checked: dict[str, Any] = {"reply": reply.model_dump_json(), "update": None, "is_spooled": False}
         if result.update_fd is not None:
             checked |= self._seal_update(result.update_fd, specs)
         return checked
-
-    def _rows(self) -> int:
-        with self._services.store.read() as connection:
-            return int(self._services.datasets.require(connection, self._request.dataset_id)["rows"])
 
     def _seal_update(self, update_fd: int, specs: dict[str, Any]) -> dict[str, Any]:
         size = require_sealed(update_fd)
@@ -311,7 +316,8 @@ class Round:
             size_bytes=sealed.size_bytes,
             content_key=sealing.seal_key(sealed.content_key, recipient.sealing, context=context),
         )
-        return {"update": file.model_dump_json(), "tensors": len(specs), "norm": norm}
+        facts = {"tensors": len(specs), "norm": norm}
+        return {"update": file.model_dump_json(), "is_spooled": not is_enclosed, "facts": facts}
 
     def _enclose(self, plain: memoryview) -> tuple[str, sealing.Sealed]:
         out = io.BytesIO()
@@ -325,18 +331,22 @@ class Round:
             os.fsync(out.fileno())
         return sealed
 
-    def _persist_checked(self, checked: dict[str, Any], record: str) -> None:
+    def _persist_checked(self) -> None:
         with self._services.store.write() as connection:
-            connection.execute(
-                rounds.update()
-                .where(rounds.c.jti == self._jti)
-                .values(step=RoundStep.CHECKED, result=checked, record=record, timing=self._timing)
+            _CHECKED.run(
+                connection,
+                of=self._jti,
+                step=RoundStep.CHECKED,
+                result=self._row["result"],
+                record=self._row["record"],
+                timing=self._timing,
             )
-            if checked["update"] is not None:  # in the record before its first byte is on the line
-                file = SealedFile.model_validate_json(checked["update"])
-                facts = {"tensors": checked["tensors"], "norm": checked["norm"]}
-                self._services.egress.update(connection, self._researcher, self._request, file, **facts)
-        self._row["result"] = checked
+            self._record_update(connection)  # before its first byte is on the line
+
+    def _record_update(self, connection: sa.Connection) -> None:
+        result = self._row["result"]
+        file = SealedFile.model_validate_json(result["update"])
+        self._services.egress.update(connection, self._researcher, self._request, file, **result["facts"])
 
     # (4), (5): from the spool to the researcher
 
@@ -368,8 +378,10 @@ class Round:
     def _reply(self, reply: TrainReply) -> None:
         services = self._services
         with services.store.write() as connection:
-            if self._state(connection).stop_reason:  # the last moment: behind it, a stop comes too late
+            if self._state(connection)["stop_reason"]:  # the last moment: behind it, a stop comes too late
                 raise RoundStoppedError("The experiment was stopped.")
+            if reply.update and reply.update.content:
+                self._record_update(connection)
             signed = services.post(connection, self._researcher, reply, in_reply_to=self._jti)
             self._end(connection, RoundStep.REPLIED)
             services.audit.write(
@@ -393,15 +405,15 @@ class Round:
         services = self._services
         with services.store.write() as connection:
             state = self._state(connection)
-            if RoundStep(state.step).is_final:
+            if RoundStep(state["step"]).is_final:
                 return  # the reply is in the outbox: what failed came after it
-            if state.stop_reason:
-                error = RoundStoppedError(f"The experiment was stopped by {state.stop_reason}.")
+            if state["stop_reason"]:
+                error = RoundStoppedError(f"The experiment was stopped by {state['stop_reason']}.")
             elif self._stop.is_set():
                 return  # the warden itself is ending: the round goes on at its next start
             elif error.code in _PASSING and not self._is_late():
                 raise error
-            step = RoundStep.STOPPED if state.stop_reason else RoundStep.FAILED
+            step = RoundStep.STOPPED if state["stop_reason"] else RoundStep.FAILED
             body = error_reply(error, self._request)
             signed = services.post(connection, self._researcher, body, in_reply_to=self._jti)
             detail = getattr(error, "detail", error.message)
@@ -420,17 +432,23 @@ class Round:
         self._finished(step)
 
     def _end(self, connection: sa.Connection, step: RoundStep, error: str | None = None, record: str = "") -> None:
-        values: dict[str, Any] = {"step": step, "ended_at": time.time(), "timing": self._timing, "error": error}
-        # What was enclosed has served: parameters with every round would outgrow the store.
-        values["request"] = self._request.model_dump_json(exclude={"parameters": {"content"}})
-        values["result"] = None  # it may enclose the update, which the outbox holds for as long as it must
-        if record:
-            values["record"] = record
-        connection.execute(rounds.update().where(rounds.c.jti == self._jti).values(**values))
+        _ENDED.run(
+            connection,
+            of=self._jti,
+            step=step,
+            ended_at=time.time(),
+            timing=self._timing,
+            error=error,
+            record=record or self._row["record"],
+            # What was enclosed has served: parameters with every round would outgrow the store.
+            request=self._request.model_dump_json(exclude={"parameters": {"content"}}),
+            result=None,  # it may enclose the update, which the outbox holds for as long as it must
+        )
 
-    def _state(self, connection: sa.Connection) -> sa.Row[Any, Any]:
-        query = sa.select(rounds.c.step, rounds.c.stop_reason).where(rounds.c.jti == self._jti)
-        return connection.execute(query).one()
+    def _state(self, connection: sa.Connection) -> dict[str, Any]:
+        state = _STATE.first(connection, of=self._jti)
+        assert state is not None
+        return state
 
     def _is_late(self) -> bool:
         """Whether a reply would be of no use any more."""

@@ -12,7 +12,7 @@ from appliance.network.errors import TokenRefusedError
 from appliance.network.members.selectors import register_current
 from appliance.protocol.envelope import verify_token
 from appliance.protocol.errors import MessageRefusedError
-from appliance.protocol.jose import NotSignedError, read_header
+from appliance.protocol.jose import NotSignedError, read_jws
 from appliance.protocol.register import Member
 
 AUDIENCE = "network"
@@ -50,7 +50,7 @@ def caller(request: Request) -> Member:
 
 def _claimed(token: str) -> str:
     try:
-        kid = str(read_header(token.strip()).get("kid", ""))
+        kid = str(read_jws(token.strip()).header.get("kid", ""))
     except NotSignedError:
         return ""
     match = _MEMBER_ID.match(kid)

@@ -12,9 +12,8 @@ from appliance.protocol.rounds import ResearcherStep
 from appliance.protocol.topics import parse_topic
 from researcher_kit import Experiment, FedAverage, Federation, Quorum
 from researcher_kit.errors import NodeFailedError
-from researcher_kit.monitor import RoundStarted
-from researcher_kit.round import Round
-from researcher_kit.store import RoundBook, RoundRow
+from researcher_kit.monitor import Event, RoundStarted, StepFinished
+from researcher_kit.store import RoundBook
 from tests.simulator import Arrays, Consortium
 from tests.unit.researcher_kit.conftest import SETTINGS, same
 
@@ -26,16 +25,15 @@ class Crash(BaseException):
 
 
 def crash_behind(step: ResearcherStep, monkeypatch: pytest.MonkeyPatch) -> None:
-    """End the process when round 2 has recorded ``step``."""
-    row = Round._row
+    """End the process when ``step`` of round 2 is finished."""
+    emit = Experiment._emit
 
-    def crashing(self: Round) -> RoundRow:
-        found = row(self)
-        if self._terms.round == 2 and found.step is step:
+    def crashing(self: Experiment, event: Event) -> None:
+        emit(self, event)
+        if event == StepFinished(2, step):
             raise Crash
-        return found
 
-    monkeypatch.setattr(Round, "_row", crashing)
+    monkeypatch.setattr(Experiment, "_emit", crashing)
 
 
 @pytest.fixture
@@ -88,7 +86,8 @@ def test_a_crash_behind_any_step_changes_nothing(
     parameters, started = resume(consortium, tmp_path / "run")
 
     assert same(parameters, undisturbed)
-    assert [(event.round, event.is_resumed) for event in started] == [(2, True), (3, False)]
+    is_recorded = step is not ResearcherStep.CHOSEN  # nothing has left by then
+    assert [(event.round, event.is_resumed) for event in started] == [(2, is_recorded), (3, False)]
     assert all(len(requests_to(consortium, node)) == before[node] + 3 for node in consortium.nodes)
 
 
@@ -119,19 +118,19 @@ def test_a_crash_around_the_closing_of_a_round_changes_nothing(
 def test_a_store_holds_no_content_key_in_clear(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """Backups hold the store and never keys: what the store has of a key is sealed to the researcher."""
     experiment = make(round_limit=2)
-    crash_behind(ResearcherStep.UPLOADED, monkeypatch)
+    crash_behind(ResearcherStep.REQUESTED, monkeypatch)
     with pytest.raises(Crash):
         experiment.run()
     row = RoundBook(experiment.federation.store, experiment.id).find(2)
 
-    assert len(row.parameters["content_key"]) > 43  # an HPKE sealing of 32 bytes, not 32 bytes
+    assert len(row.parameters.content_key) > 43  # an HPKE sealing of 32 bytes, not 32 bytes
 
 
 def test_other_terms_are_a_new_round(make: Make, consortium: Consortium, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who changes the arguments after an interruption means the new ones."""
     experiment = make(round_limit=2)
     with monkeypatch.context() as patch:
-        crash_behind(ResearcherStep.UPLOADED, patch)
+        crash_behind(ResearcherStep.REQUESTED, patch)
         with pytest.raises(Crash):
             experiment.run()
     experiment.set_training_args({"epochs": 2, "random_seed": 7})

@@ -703,14 +703,21 @@ def test_an_enclosed_update_is_in_the_record_too(node: Node, encloses: None) -> 
     assert message["size_bytes"] > enclosed["size_bytes"]
 
 
-def test_a_small_round_goes_on_behind_its_check_as_well(node: Node, encloses: None) -> None:
-    """The update is in the row; no file need have survived."""
+@pytest.mark.parametrize("step", [RoundStep.CHECKED, RoundStep.SUBMIT])
+def test_a_small_round_that_is_cut_short_before_its_reply_left_nothing(
+    step: RoundStep, node: Node, encloses: None
+) -> None:
+    """Check and reply are one transaction: trained twice, it is in the record once, with the update that left."""
     jti = node.accepted()
     with pytest.raises(PlugPulledError):
-        node.round(jti, on_step=pull(RoundStep.CHECKED)).run()
+        node.round(jti, on_step=pull(step)).run()
+    assert node.table(egress) == []
     node.round(jti).run()
-    assert len(node.runner.trained) == 1
-    assert reply(node).update is not None
+    enclosed, message = node.table(egress)
+    sealed = reply(node).update
+    assert sealed is not None
+    assert (enclosed["sha256"], message["kind"]) == (sealed.sha256, "train-reply")
+    assert node.row(jti)["step"] == RoundStep.REPLIED
 
 
 def test_a_round_that_ended_keeps_no_update(node: Node, encloses: None) -> None:

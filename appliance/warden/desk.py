@@ -30,7 +30,7 @@ from appliance.protocol.messages import (
     Train,
 )
 from appliance.protocol.register import Role
-from appliance.protocol.rounds import RoundStep
+from appliance.protocol.rounds import FINAL_STEPS, RoundStep
 from appliance.transport.mqtt import Arrived
 from appliance.warden.queue import RoundQueue
 from appliance.warden.round import error_reply
@@ -188,12 +188,11 @@ class Desk:
             is_its,
             rounds.c.round == request.round,
             rounds.c.dataset_id == request.dataset_id,
-            rounds.c.step.not_in([RoundStep.FAILED, RoundStep.STOPPED]),
+            # One that ended may be asked for anew: another hospital failed, or the researcher went back to a breakpoint.
+            rounds.c.step.not_in(FINAL_STEPS),
         )
         if connection.execute(query).first() is not None:
-            raise FedWardError(
-                f"Round {request.round} of this experiment was asked for before.", code=Code.ROUND_REFUSED
-            )
+            raise FedWardError(f"Round {request.round} of this experiment is at work here.", code=Code.ROUND_REFUSED)
 
     def _stop(self, envelope: Envelope) -> None:
         services, body = self._services, envelope.body

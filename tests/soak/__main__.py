@@ -63,7 +63,7 @@ def _show(console: Console, soak: Soak, verdict: Verdict, seconds: float) -> Non
         table.add_row(*map(str, row), style="red" if growth.is_leak else "")
     console.print(table)
     kills = ", ".join(f"{victim} {count}" for victim, count in sorted(soak.kills.items()))
-    console.print(f"Killed {sum(soak.kills.values())}: {kills}. Clear failures, run again: {len(soak.failures)}.")
+    console.print(f"Killed {sum(soak.kills.values())}: {kills}. Clear failures, run again: {soak.failures}.")
     for fault in verdict.faults[:20]:
         console.print(fault, style="red", markup=False)
     console.print(

@@ -52,7 +52,7 @@ def _experiment(federation: Federation, folder: Path, index: int, rounds: int) -
             tags=["cells"],
             training_plan_file=Path(__file__).with_name("plan.py"),
             model_args={"width": WIDE if index % 2 else SMALL},
-            training_args={"num_updates": 2, "batch_size": 16, "optimizer_args": {"lr": 0.01}, "random_seed": index},
+            training_args={"num_updates": 10, "batch_size": 16, "optimizer_args": {"lr": 0.01}, "random_seed": index},
             round_limit=rounds,
             experimentation_folder=folder,
             federation=federation,

@@ -56,11 +56,12 @@ def make_schedule(seed: int, rounds: int, nodes: Sequence[str]) -> dict[int, Kil
         victims += chance.sample([*Victim], len(Victim))
     chosen = sorted(chance.sample(eventful, min(count, len(eventful))))
     return {
-        number: Kill(victim, chance.choice([*nodes]), _moment(chance, victim), chance.uniform(0, _LATEST_S))
-        for number, victim in zip(chosen, victims, strict=False)
+        number: _kill(chance, victim, chance.choice([*nodes])) for number, victim in zip(chosen, victims, strict=False)
     }
 
 
-def _moment(chance: random.Random, victim: Victim) -> str:
-    moment = chance.choice(_MOMENTS)
-    return "NodeReceived" if victim is Victim.CHILD else moment  # at any other, it may not have begun
+def _kill(chance: random.Random, victim: Victim, node: str) -> Kill:
+    moment, delay_s = chance.choice(_MOMENTS), chance.uniform(0, _LATEST_S)
+    if victim is Victim.CHILD:  # it trains for a moment only
+        return Kill(victim, node, "NodeReceived", delay_s / 5)
+    return Kill(victim, node, moment, delay_s)

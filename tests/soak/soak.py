@@ -62,7 +62,7 @@ class Soak:
         self.folder = root / "experiments"
         self.counts = _shares(rounds, min(EXPERIMENTS, max(2, rounds // 6)))
         self.kills: Counter[Victim] = Counter()
-        self.failures: list[str] = []
+        self.failures = 0  # told to the researcher, who ran the round again
         self.watch = Watch(self.consortium, nodes)
         self.rounds = rounds
         self._schedule = make_schedule(seed, rounds, nodes)
@@ -95,7 +95,9 @@ class Soak:
         header = ",".join([f"f{n}" for n in range(30)] + ["malign"])
         for place, node in enumerate(self.nodes):
             home = self.consortium.home(node)
-            np.savetxt(home / "data/cells.csv", table[place :: len(self.nodes)], "%.5f", ",", header=header, comments="")
+            np.savetxt(
+                home / "data/cells.csv", table[place :: len(self.nodes)], "%.5f", ",", header=header, comments=""
+            )
             staff = GovernanceClient(home / SOCKET_NAME, staff="nurse", via="cli")
             spec = {"name": "cells", "path": "cells.csv", "tags": ["cells"], "researchers": [RESEARCHER]}
             staff.call("dataset.add", spec=spec)
@@ -116,7 +118,7 @@ class Soak:
             index, number, event, *text = line.split(" ", 3)
             overall = sum(self.counts[: int(index)]) + int(number)
             if event == "Failed":
-                self.failures.append(f"round {overall}: {text[0]}")
+                self.failures += 1
                 self._tell(f"round {overall} failed and is run again: {text[0]}")
                 continue
             kill = self._schedule.get(overall)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -21,6 +22,7 @@ from researcher_kit import breakpoints
 from tests.soak.growth import Growth
 from tests.soak.soak import RESEARCHER, Soak
 
+Which = tuple[str, int]  # experiment and round
 _NETWORK_DB, _NODE_DB, _RESEARCHER_DB = "store/network.sqlite3", "store/node.db", "store/researcher.db"
 
 
@@ -55,12 +57,13 @@ def judge(soak: Soak) -> Verdict:
     """Look at everything that the soak left; its processes have ended."""
     records = {node: _Node(soak, node) for node in soak.nodes}
     completed, lost, doubled = _histories(soak, records)
+    failed = sum((node.failed for node in records.values()), Counter[Which]())
     return Verdict(
-        accepted=sum(len(node.rounds) for node in records.values()),
-        failed=sum(node.failed for node in records.values()),
+        accepted=sum(node.accepted.total() for node in records.values()),
+        failed=failed.total(),
         completed=completed,
         lost=lost + sum(node.unfinished for node in records.values()),
-        doubled=doubled + sum(node.doubled for node in records.values()),
+        doubled=doubled + sum(node.doubled(failed) for node in records.values()),
         growth=tuple(soak.watch.growth()),
         faults=(*_stores(soak), *_chains(soak), *_leftovers(soak)),
     )
@@ -72,27 +75,36 @@ def unfinished(home: Path) -> int:
 
 
 class _Node:
-    """What one node's store says."""
+    """What one node's store says, counted by experiment and round."""
 
     def __init__(self, soak: Soak, name: str) -> None:
         history = History(soak.consortium.home(name))
-        self.rounds = history.rounds()
-        steps = Counter(entry["step"] for entry in self.rounds)
-        self.failed = steps[RoundStep.FAILED] + steps[RoundStep.STOPPED]
-        self.unfinished = len(self.rounds) - self.failed - steps[RoundStep.REPLIED]
-        self.replied = Counter(
-            (entry["experiment_id"], entry["round"]) for entry in self.rounds if entry["step"] == RoundStep.REPLIED
+        rounds = history.rounds()
+        self.accepted = Counter(_which(entry) for entry in rounds)
+        self.replied = Counter(_which(entry) for entry in rounds if entry["step"] == RoundStep.REPLIED)
+        self.unfinished = sum(entry["step"] not in FINAL_STEPS for entry in rounds)
+        self.failed = self.accepted - self.replied
+        told = [json.loads(line.text) for line in history.audit_lines()]
+        self._told = {
+            event: Counter((line["subject"], line["details"]["round"]) for line in told if line["event"] == event)
+            for event in ("round.accepted", "round.replied")
+        }
+        self._left = Counter(_which(line) for line in history.egress() if line["tensors"])
+
+    def doubled(self, failed: Counter[Which]) -> int:
+        """Rounds that this node did, told or sent more often than it was asked to, which a failure anywhere excuses."""
+        once = Counter(dict.fromkeys(self.accepted, 1))
+        excess = (
+            self.replied - once - failed,
+            self._told["round.accepted"] - self.accepted,
+            self._told["round.replied"] - self.replied,
+            self._left - self.replied - self.failed,
         )
-        log = [json.loads(line.text) for line in history.audit_lines()]
-        told = Counter((line["event"], line["subject"], line["details"].get("round")) for line in log)
-        accepted = sum(count for (event, *_), count in told.items() if event == "round.accepted")
-        left = Counter((line["experiment_id"], line["round"]) for line in history.egress() if line["tensors"])
-        self.doubled = (
-            sum(count - 1 for count in self.replied.values())
-            + sum(count - 1 for (event, *_), count in told.items() if event == "round.replied")
-            + sum(max(0, count - self.replied[which]) for which, count in left.items() if self.replied[which])
-            + (accepted - len(self.rounds))
-        )
+        return sum(counter.total() for counter in excess)
+
+
+def _which(entry: dict[str, Any]) -> Which:
+    return entry["experiment_id"], entry["round"]
 
 
 def _histories(soak: Soak, records: dict[str, _Node]) -> tuple[int, int, int]:

@@ -386,10 +386,12 @@ class Federation:
                 self._on_link_up()
             elif isinstance(event, LinkDown):
                 _log.info("the line to the network host is down; it mends itself")
-        except FedWardError as error:
+        except MessageRefusedError as error:
             _log.warning("message refused", code=error.code, reason=error.message)
-        except sa.exc.SQLAlchemyError as error:
+        except FedWardError as error:
             # Not acknowledged, so it comes again.
+            _log.error("message put off", code=error.code, reason=error.message)
+        except sa.exc.SQLAlchemyError as error:
             _log.error("the store cannot be written", reason=str(error.__cause__ or error))
 
     def _on_link_up(self) -> None:

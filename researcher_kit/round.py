@@ -360,7 +360,8 @@ class Round:
                 node_id, update, content_key, self._federation.files, self._expected, self._stop
             )
         except FedWardError as error:
-            self._inbox.events.put(_Refused(node_id, error))
+            is_ours = error.code is Code.DISK_FULL  # no fault of the node's: the round goes on when there is room
+            self._inbox.events.put(error if is_ours else _Refused(node_id, error))
         except Exception as error:  # noqa: BLE001 - whoever waits for the update must hear of it
             self._inbox.events.put(error)
         else:

@@ -12,6 +12,8 @@
 
 from __future__ import annotations
 
+import errno
+import sqlite3
 from enum import StrEnum
 
 
@@ -133,7 +135,7 @@ REMEDIES: dict[Code, str] = {
     Code.KEY_UNUSABLE: "Give the key file to the service's user with mode 0600.",
     Code.STORE_BUSY: "Only one warden may use a store: stop the other, or choose another folder.",
     Code.STORE_CORRUPT: "Restore the store from the last backup; docs/administrator says how.",
-    Code.DISK_FULL: "Free disk space in the folder named; work goes on by itself.",
+    Code.DISK_FULL: "Free space on the disk of the folder named, or make it writable; work goes on by itself.",
     Code.AUDIT_ALTERED: "Keep the file as evidence, restore the log from a backup and tell the operator.",
     Code.NODE_NOT_RUNNING: "Start the node: 'fedward node start'.",
     Code.STAFF_REFUSED: "Sign in as a person whose role may do this.",
@@ -142,6 +144,12 @@ REMEDIES: dict[Code, str] = {
     Code.PART_DIED: "Read the last lines of the log named; start again when the cause is gone.",
     Code.INTERNAL: "Send the reference beside this code to the operator.",
 }
+
+
+_DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
+_SQLITE_DISK_FULL = frozenset(
+    {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}
+)
 
 
 class FedWardError(Exception):
@@ -169,6 +177,13 @@ class FedWardError(Exception):
         """The whole error as a person reads it: what, which rule, what to do."""
         rule = f"\nRule: {self.rule}" if self.rule else ""
         return f"{self.message}{rule}\nWhat to do: {self.remedy} ({self.code})"
+
+
+def takes_no_more(error: BaseException | None) -> bool:
+    """Whether a disk refused a file, or SQLite, for a reason of its own: it is full, over its quota, or read-only."""
+    if isinstance(error, sqlite3.Error):  # the low byte is the kind; what lies above tells I/O errors apart
+        return getattr(error, "sqlite_errorcode", 0) & 0xFF in _SQLITE_DISK_FULL
+    return isinstance(error, OSError) and error.errno in _DISK_FULL
 
 
 class MessageRefusedError(FedWardError):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import sqlalchemy as sa
+
+from appliance.protocol.errors import Code, FedWardError, takes_no_more
 
 BUSY_TIMEOUT_MS = 10_000
 _WRITES = "fedward_writes"
@@ -31,9 +34,21 @@ def reading_engine(path: Path) -> sa.Engine:
     return engine
 
 
-def writing(engine: sa.Engine) -> AbstractContextManager[sa.Connection]:
-    """A transaction that takes the write lock at its start, so that two writers wait instead of failing half-way."""
-    return engine.execution_options(**{_WRITES: True}).begin()
+@contextmanager
+def writing(engine: sa.Engine) -> Iterator[sa.Connection]:
+    """A transaction that takes the write lock at its start, so that two writers wait instead of failing half-way.
+
+    Raises:
+        FedWardError: DISK_FULL: the disk takes no more; nothing of the transaction was done.
+    """
+    try:
+        with engine.execution_options(**{_WRITES: True}).begin() as connection:
+            yield connection
+    except sa.exc.OperationalError as error:
+        if not takes_no_more(error.orig):
+            raise
+        path = str(engine.url.database).removeprefix("file:")
+        raise FedWardError(f"{path}: the disk takes no more ({error.orig}).", code=Code.DISK_FULL) from error
 
 
 def _uri(path: Path, mode: str) -> sa.URL:

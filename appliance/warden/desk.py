@@ -188,7 +188,7 @@ class Desk:
             is_its,
             rounds.c.round == request.round,
             rounds.c.dataset_id == request.dataset_id,
-            # One that ended may be asked for anew: another hospital failed, or the researcher went back to a breakpoint.
+            # One that ended may be asked for anew: another node failed, or the researcher went back to a breakpoint.
             rounds.c.step.not_in(FINAL_STEPS),
         )
         if connection.execute(query).first() is not None:

@@ -7,7 +7,6 @@ spool). The steps in between live in memory, since repeating them costs less tha
 
 from __future__ import annotations
 
-import errno
 import io
 import mmap
 import os
@@ -23,7 +22,7 @@ import sqlalchemy as sa
 import structlog
 
 from appliance.protocol import sealing
-from appliance.protocol.errors import Code, FedWardError
+from appliance.protocol.errors import Code, FedWardError, takes_no_more
 from appliance.protocol.keys import b64url
 from appliance.protocol.local.jobs import Limits, Progress, TrainJob
 from appliance.protocol.local.runner_client import TrainedResult
@@ -156,8 +155,8 @@ class Round:
     def _explained(self, error: Exception) -> FedWardError:
         if isinstance(error, FedWardError):
             return error
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return FedWardError(f"{self._services.spool}: the disk is full.", code=Code.DISK_FULL)
+        if isinstance(error, OSError) and takes_no_more(error):
+            return FedWardError(f"{self._services.spool}: {error.strerror}.", code=Code.DISK_FULL)
         _log.error("round failed inside the warden", jti=self._jti, exc_info=error)
         return FedWardError(f"The node failed inside; its log has the reference {self._jti}.")
 
@@ -232,6 +231,8 @@ class Round:
                 if error.code is Code.DATASET_CHANGED:
                     with self._services.store.write() as connection:
                         self._services.datasets.mark_changed(connection, self._request.dataset_id)
+                if error.code is Code.DISK_FULL:  # the runner's: a plan's own full scratch is its limit
+                    raise
                 if error.code is not Code.RUNNER_UNAVAILABLE or attempt == RUNNER_TRIES:
                     raise RunnerFailedError(error, plan.count("\n") + 1) from error
                 self._stop.wait(2.0 ** (attempt - 1))

@@ -67,8 +67,8 @@ def _show(console: Console, soak: Soak, verdict: Verdict, seconds: float) -> Non
     for fault in verdict.faults[:20]:
         console.print(fault, style="red", markup=False)
     console.print(
-        f"Rounds {soak.rounds}: completed {verdict.completed}, lost {verdict.lost}, doubled {verdict.doubled}; requests "
-        f"accepted {verdict.accepted}, failed {verdict.failed}; faults {len(verdict.faults)}; {seconds:.0f} s."
+        f"Rounds {soak.rounds}: completed {verdict.completed}, lost {verdict.lost}, doubled {verdict.doubled}; "
+        f"requests accepted {verdict.accepted}, failed {verdict.failed}; faults {len(verdict.faults)}; {seconds:.0f} s."
     )
     console.print("The spine holds." if verdict.is_good else "It does NOT hold.", style="bold")
 

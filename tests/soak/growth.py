@@ -11,7 +11,7 @@ from pathlib import Path
 from appliance.embedded.consortium import BROKER, NETWORK, EmbeddedConsortium
 
 WARM = 10  # rounds that a process may take to fill its caches and pools
-MEMORY_LIMIT, FILES_LIMIT = 24 << 20, 8
+MEMORY_LIMIT, FILES_LIMIT = 16 << 20, 24  # a network host opens its database once for each of its threads
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -72,7 +72,7 @@ class Watch:
             try:
                 started = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
                 _, resident, shared, *_ = map(int, Path(f"/proc/{pid}/statm").read_text().split())
-                files = len(os.listdir(f"/proc/{pid}/fd"))
+                files = sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
             except OSError:
                 continue  # killed at this moment
             life = self._lives.setdefault((pid, started), Life(kind, number))

@@ -32,6 +32,7 @@ def run(federation: Federation, folder: Path, index: int, rounds: int) -> None:
 
     experiment = _experiment(federation, folder / str(index), index, rounds)
     experiment.on_event(tell)
+    experiment.training_plan()  # loads now what an experiment behind this one would load: it is no leak
     failures = 0
     while (done := experiment.round_current()) < rounds:
         try:

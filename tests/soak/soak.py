@@ -188,6 +188,9 @@ class Soak:
         self.consortium.wait_until_up(BROKER, NETWORK, *self.nodes)
         while any(unfinished(self.consortium.home(node)) for node in self.nodes) and time.monotonic() < deadline:
             time.sleep(0.2)
+        collect = [sys.executable, "-m", "appliance.cli.main", "network", "collect"]
+        home = str(self.consortium.home(NETWORK))  # what a killed network host leaves, it collects every hour
+        subprocess.run([*collect, "--home", home], check=True, capture_output=True)
 
     def _start_researcher(self) -> None:
         arguments = [self.consortium.home(RESEARCHER), self.folder, *self.counts]

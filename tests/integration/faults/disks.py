@@ -21,13 +21,17 @@ import sys
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from enum import Enum
 from pathlib import Path
 from typing import Self
 
 import pyseccomp
+
+if __name__ != "__main__":  # the launcher needs nothing of ours
+    from tests.integration.network.hosts import wait_until
 
 _RECEIVE, _RESPOND = 0xC0502100, 0xC0182101  # SECCOMP_IOCTL_NOTIF_RECV and _SEND
 _REQUEST, _RESPONSE = struct.Struct("=QII iIQ 6Q"), struct.Struct("=QqiI")
@@ -59,7 +63,8 @@ class Disk:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = str(folder.resolve())
+        self._root = folder.resolve()
+        self._folder = str(self._root)
         self._state = State.FREE
         self.refused: Counter[str] = Counter()  # system calls, by name
         self._home = tempfile.TemporaryDirectory(prefix="disk-", dir="/tmp")  # a socket's path is short
@@ -85,17 +90,35 @@ class Disk:
         """``command``, run on this disk."""
         return [sys.executable, __file__, self._path, *command]
 
-    def fill(self) -> None:
-        """From now on there is no space left on the device."""
-        self._state = State.FULL
-
-    def lock(self) -> None:
-        """From now on it is a read-only file system, as after a fault of the disk."""
-        self._state = State.READ_ONLY
+    def become(self, state: State, place: str = "") -> None:
+        """From now on it is as said, or what lies at ``place`` is, if that is a disk of its own."""
+        self._state = State.FREE
+        self._folder = str(self._root / place).rstrip("/")
+        self.refused.clear()
+        self._state = state
 
     def free(self) -> None:
         """From now on it takes everything again."""
         self._state = State.FREE
+        self.refused.clear()
+
+    @property
+    def is_free(self) -> bool:
+        """Whether it takes everything."""
+        return self._state is State.FREE
+
+    @contextmanager
+    def freed_after_a_refusal(self) -> Iterator[None]:
+        """Inside, it takes everything again as soon as it has refused a write; fails when it never did."""
+
+        def free() -> None:
+            wait_until(lambda: self.refused.total() > 0, 30)
+            self.free()
+
+        with ThreadPoolExecutor(1) as pool:
+            freed = pool.submit(free)
+            yield
+            freed.result()
 
     def _accept(self) -> None:
         with suppress(OSError):
@@ -132,8 +155,10 @@ class Disk:
             is_refused = self._is_refused(state, pid, name, arguments)
         except OSError:
             return 0  # it has ended, or its path is none
-        self.refused[name] += is_refused
-        return state.value if is_refused else 0
+        if not is_refused:
+            return 0
+        self.refused[name] += 1
+        return state.value
 
     def _is_refused(self, state: State, pid: int, name: str, arguments: Sequence[int]) -> bool:
         if name in _WRITES:

@@ -533,7 +533,7 @@ class Experiment(Settings):
             self._datasets = {}
             raise NoDatasetError(
                 f"No dataset tagged {', '.join(self._tags)} at {', '.join(lacking) or 'any node'}"
-                + (f"; no answer from {', '.join(found.silent)}." if found.silent else ".")
+                + (f"; no answer from {self.federation.named(found.silent)}." if found.silent else ".")
             )
         self._emit(NodesFound(dict(self._datasets), found.silent))
 

@@ -4,6 +4,7 @@
 
     FedWardError                  what is wrong, where, and what to do
     ├── MessageRefusedError       an envelope that was not accepted
+    │   └── TimeRefusedError      it was not written at this time
     ├── SealError                 a sealed file that does not open
     ├── TensorFileError           a tensor file that is not what it should be
     ├── ConfigurationError        a settings file or a key that cannot be used
@@ -26,6 +27,7 @@ class Code(StrEnum):
     MESSAGE_UNSIGNED = "MESSAGE_UNSIGNED"
     MESSAGE_MISADDRESSED = "MESSAGE_MISADDRESSED"
     MESSAGE_EXPIRED = "MESSAGE_EXPIRED"
+    CLOCK_WRONG = "CLOCK_WRONG"
     MESSAGE_REPLAYED = "MESSAGE_REPLAYED"
     MESSAGE_VERSION = "MESSAGE_VERSION"
     SENDER_UNKNOWN = "SENDER_UNKNOWN"
@@ -91,6 +93,7 @@ REMEDIES: dict[Code, str] = {
     Code.MESSAGE_UNSIGNED: "Sign with the identity key that the membership register lists for the sender.",
     Code.MESSAGE_MISADDRESSED: "Send the message on its recipient's own topic, with the recipient's member id inside.",
     Code.MESSAGE_EXPIRED: "Set the clock of both machines by NTP and send again.",
+    Code.CLOCK_WRONG: "Set the clock of the machine that is wrong by NTP; what waits is sent again by itself.",
     Code.MESSAGE_REPLAYED: "Nothing to do: a message acts once. If you did not repeat it, tell the operator.",
     Code.MESSAGE_VERSION: "Upgrade the older side; the versions of both stand in the message.",
     Code.SENDER_UNKNOWN: "Ask the operator whether the membership register lists the sender as active.",
@@ -190,6 +193,20 @@ class MessageRefusedError(FedWardError):
     """An envelope was not accepted; nothing of its body was acted upon."""
 
     code = Code.MESSAGE_MALFORMED
+
+
+class TimeRefusedError(MessageRefusedError):
+    """An active member wrote it, and by its clock not now: it was under way too long, or a clock is wrong.
+
+    Attributes:
+        sender: The member.
+        ahead_s: How far the moment of writing lies ahead of our clock; negative: behind it.
+    """
+
+    def __init__(self, message: str, *, code: Code, sender: str, ahead_s: float) -> None:
+        super().__init__(message, code=code)
+        self.sender = sender
+        self.ahead_s = ahead_s
 
 
 class SealError(FedWardError):

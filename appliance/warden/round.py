@@ -62,7 +62,7 @@ _PRIVATE = frozenset(
     }
 )
 # What passes by itself: the round is put off and loses nothing.
-_PASSING = frozenset({Code.DISK_FULL, Code.NETWORK_UNREACHABLE, Code.STORE_BUSY})
+_PASSING = frozenset({Code.DISK_FULL, Code.NETWORK_UNREACHABLE, Code.STORE_BUSY, Code.CLOCK_WRONG})
 _LIMITS = {"memory_bytes": 16 << 30, "file_bytes": 8 << 30, "processes": 0}
 _log = structlog.get_logger(__name__)
 
@@ -132,7 +132,7 @@ class Round:
         """Do what is left to do, and end in REPLIED, FAILED or STOPPED.
 
         Raises:
-            FedWardError: The disk is full or the network host out of reach: to be run again later.
+            FedWardError: The disk is full, the network host out of reach, a clock wrong: to be run again later.
         """
         try:
             self._raise_if_stopped()

@@ -201,14 +201,24 @@ def _known_calls() -> dict[int, str]:
 _NAMES |= _known_calls()
 
 
+def _conditions(name: str) -> list[list[pyseccomp.Arg]]:
+    """When to ask: of the many calls that open a file, only for those that may write."""
+    if name not in _OPENS:
+        return [[]]
+    flags = _OPENS[name][2]
+    wanted = ((os.O_CREAT, os.O_CREAT), (os.O_ACCMODE, os.O_WRONLY), (os.O_ACCMODE, os.O_RDWR))
+    return [[pyseccomp.Arg(flags, pyseccomp.MASKED_EQ, mask, value)] for mask, value in wanted]
+
+
 def main() -> None:
     """Put ourselves under the filter, send its listener, and become the program."""
     path, *command = sys.argv[1:]
     line = socket.socket(socket.AF_UNIX)
     line.connect(path)
     rules = pyseccomp.SyscallFilter(pyseccomp.ALLOW)
-    for number in _NAMES:
-        rules.add_rule(pyseccomp.NOTIFY, number)
+    for number, name in _NAMES.items():
+        for condition in _conditions(name):
+            rules.add_rule(pyseccomp.NOTIFY, number, *condition)
     rules.load()
     listener = pyseccomp._libseccomp.seccomp_notify_fd(rules._filter)
     line.sendmsg([b"!"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [listener]))])

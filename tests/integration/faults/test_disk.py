@@ -182,20 +182,21 @@ def test_a_researcher_whose_disk_is_full_goes_on_when_there_is_room(
 ) -> None:
     """The error says whose disk it is, and run() goes on where it stopped: no hospital trains for nothing."""
     folder = hospitals.home("alice") / tmp_path.name
-    with Disk(hospitals.home("alice")) as disk:
-        command = [sys.executable, str(RESEARCHER), str(hospitals.home("alice")), str(folder), event]
-        process = subprocess.Popen(
-            disk.command(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        )  # fmt: skip
-        said = _Talk(process)
-        said.wait_for("met")
+    command = [sys.executable, str(RESEARCHER), str(hospitals.home("alice")), str(folder), event]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with (
+        Disk(hospitals.home("alice")) as disk,
+        subprocess.Popen(disk.command(command), env=environment, **pipes) as process,
+    ):
+        talk = _Talk(process)
+        talk.wait_for("met")
         disk.become(state, folder.name if place == "experiment" else place)
-        said.go_on()
-        refusal = said.wait_for("DISK_FULL")
+        talk.go_on()
+        refusal = talk.wait_for("DISK_FULL")
         disk.free()
-        said.go_on()
-        said.wait_for("done")
+        talk.go_on()
+        talk.wait_for("done")
         assert process.wait(SCRIPT_S) == 0
 
     assert REMEDIES[Code.DISK_FULL] in refusal

@@ -28,15 +28,14 @@ class Postman:
         endpoint: Where the real broker is.
         broker: The broker's own certificate and key.
         member: The member's.
-        seed: Decides the fate of each message.
     """
 
-    def __init__(self, endpoint: Endpoint, *, broker: TlsFiles, member: TlsFiles, seed: int) -> None:
+    def __init__(self, endpoint: Endpoint, *, broker: TlsFiles, member: TlsFiles) -> None:
         self._endpoint = endpoint
         self._member = client_context(member)
         self._broker = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._broker.load_cert_chain(broker.certificate, broker.key)
-        self._chance = random.Random(seed)
+        self._chance = random.Random(0)
         self.did: Counter[str] = Counter()
         self._carried = 0  # messages that came in, in their order
         self._newest: dict[asyncio.StreamWriter, int] = {}
@@ -45,6 +44,11 @@ class Postman:
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
         assert self._ready.wait(20)
+
+    def begin(self, seed: int) -> None:
+        """From now on ``seed`` decides the fate of each message."""
+        self._chance.seed(seed)
+        self.did.clear()
 
     def close(self) -> None:
         """End all connections."""
@@ -72,7 +76,7 @@ class Postman:
         try:
             far, to_far = await asyncio.open_connection(_HOST, self._endpoint.broker_port, ssl=self._member)
         except OSError:  # the real one is not there
-            to_near.close()
+            to_near.transport.abort()
             return
         with suppress(asyncio.IncompleteReadError, OSError):
             ways = [asyncio.create_task(self._carry(near, to_far)), asyncio.create_task(self._carry(far, to_near))]
@@ -83,7 +87,8 @@ class Postman:
                     way.cancel()
                 await asyncio.gather(*ways, return_exceptions=True)
                 for writer in (to_near, to_far):
-                    writer.close()
+                    writer.transport.abort()
+                await asyncio.gather(to_near.wait_closed(), to_far.wait_closed(), return_exceptions=True)
 
     async def _carry(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
         while True:

@@ -41,7 +41,7 @@ class Part:
                 view = view[os.write(self._descriptor, view) :]
         except OSError as error:
             if takes_no_more(error):
-                raise DiskFullError() from error
+                raise DiskFullError from error
             raise
 
     def sync(self) -> None:
@@ -50,7 +50,7 @@ class Part:
             os.fsync(self._descriptor)
         except OSError as error:
             if takes_no_more(error):
-                raise DiskFullError() from error
+                raise DiskFullError from error
             raise
 
     def sha256(self) -> str:
@@ -103,7 +103,7 @@ def folder() -> Path:
 def require_room(size_bytes: int) -> None:
     """Raises DiskFullError when an upload of that size would use up the disk."""
     if shutil.disk_usage(folder()).free < size_bytes + settings.FEDWARD.reserve_bytes:
-        raise DiskFullError()
+        raise DiskFullError
 
 
 def _lock(descriptor: int, path: Path) -> None:

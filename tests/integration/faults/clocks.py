@@ -1,4 +1,4 @@
-"""A wrong clock for one part: libfaketime, whose offset a file holds, so that the clock can jump while the part runs."""
+"""A wrong clock for one part: libfaketime, its offset in a file, so that the clock can jump while the part runs."""
 
 from __future__ import annotations
 

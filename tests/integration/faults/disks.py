@@ -1,8 +1,8 @@
 """A disk that is full, or read-only, for one program and all that it starts: the kernel says so at our word.
 
 The program runs under a seccomp filter whose notifications (seccomp_unotify(2), Linux 5.5) come to us: each system call
-that would write waits for our answer, which is the error number of that disk, or leave to go on. It needs no privilege
-and no mount, and so it works for an ordinary user and in a container. Like a disk that copies on write, a full one takes
+that would write waits for our answer: the error number of that disk, or leave to go on. It needs no privilege and
+no mount, and so it works for an ordinary user and in a container. Like a disk that copies on write, a full one takes
 no byte more, not even in place of another; what deletes goes through.
 
     python disks.py SOCKET PROGRAM ARGUMENT...      what ``Disk.command`` starts: sends us the listener, becomes PROGRAM
@@ -37,8 +37,8 @@ _RECEIVE, _RESPOND = 0xC0502100, 0xC0182101  # SECCOMP_IOCTL_NOTIF_RECV and _SEN
 _REQUEST, _RESPONSE = struct.Struct("=QII iIQ 6Q"), struct.Struct("=QqiI")
 _GO_ON = 1  # SECCOMP_USER_NOTIF_FLAG_CONTINUE
 _AT_FDCWD = -100 & 0xFFFFFFFF
-# Where each call has the descriptor that it writes to, or the folder's descriptor and the path that it makes or removes.
-_WRITES = {name: 0 for name in ("write", "writev", "pwrite64", "pwritev", "pwritev2", "fallocate", "ftruncate")}
+# Where each call has the descriptor that it writes to, or a folder's descriptor and the path that it makes or removes.
+_WRITES = dict.fromkeys(("write", "writev", "pwrite64", "pwritev", "pwritev2", "fallocate", "ftruncate"), 0)
 _WRITES |= {"sendfile": 0, "copy_file_range": 2}
 _MAKES = {"mkdir": (None, 0), "mkdirat": (0, 1)}
 _OPENS = {"open": (None, 0, 1), "openat": (0, 1, 2)}
@@ -162,7 +162,7 @@ class Disk:
 
     def _is_refused(self, state: State, pid: int, name: str, arguments: Sequence[int]) -> bool:
         if name in _WRITES:
-            target = os.readlink(f"/proc/{pid}/fd/{arguments[_WRITES[name]] & 0xFFFFFFFF}")
+            target = str(Path(f"/proc/{pid}/fd/{arguments[_WRITES[name]] & 0xFFFFFFFF}").readlink())
             is_smaller = name == "ftruncate" and arguments[1] == 0
             return self._is_here(target) and not (is_smaller and state is State.FULL)
         if name in _OPENS:
@@ -182,14 +182,14 @@ class Disk:
 
 def _path_of(pid: int, folder: int | None, address: int) -> str:
     """The path that lies at an address of the caller, made absolute."""
-    with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
+    with Path(f"/proc/{pid}/mem").open("rb", buffering=0) as memory:
         memory.seek(address)
         raw = memory.read(min(4096, 4096 - address % 4096))
         if b"\0" not in raw:
             raw += memory.read(4096)
     path = os.fsdecode(raw.partition(b"\0")[0])
     base = "cwd" if folder is None or folder & 0xFFFFFFFF == _AT_FDCWD else f"fd/{folder & 0xFFFFFFFF}"
-    return os.path.normpath(os.path.join(os.readlink(f"/proc/{pid}/{base}"), path))
+    return os.path.normpath(Path(f"/proc/{pid}/{base}").readlink() / path)
 
 
 def _known_calls() -> dict[int, str]:

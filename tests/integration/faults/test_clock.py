@@ -1,4 +1,4 @@
-"""A clock that is an hour off: told where it can be mended, nothing done twice, and the round goes on when it is right."""
+"""A clock that is an hour off: told where it can be mended, nothing done twice; set right, the round goes on."""
 
 from __future__ import annotations
 

@@ -105,16 +105,21 @@ def test_a_request_that_a_node_cannot_record_is_not_acknowledged(
     require_done_once(hospitals, experiment)
 
 
-def test_a_node_says_in_its_log_that_its_disk_is_full(disk: Disk, hospitals: Hospitals, federation: Federation) -> None:
+@pytest.mark.parametrize("place", ["spool", "scratch"])
+def test_a_node_says_in_its_log_that_its_disk_is_full(
+    place: str, disk: Disk, hospitals: Hospitals, federation: Federation
+) -> None:
     """The researcher is told nothing, for the round is not lost; whoever looks after the node is."""
     log = hospitals.home("north") / "log/warden.log"
     start = log.stat().st_size
     experiment = _experiment(hospitals, federation)
-    disk.become(State.FULL, "spool")
+    disk.become(State.FULL, place)
     with disk.freed_after_a_refusal():
         experiment.run()
 
-    assert "No space left on device" in log.read_bytes()[start:].decode()
+    (line,) = [line for line in log.read_bytes()[start:].decode().splitlines() if "a round is put off" in line]
+    assert "DISK_FULL" in line
+    assert "No space left on device" in line
 
 
 @pytest.mark.parametrize("state", BOTH)
@@ -200,7 +205,7 @@ def test_a_researcher_whose_disk_is_full_goes_on_when_there_is_room(
         assert process.wait(SCRIPT_S) == 0
 
     assert REMEDIES[Code.DISK_FULL] in refusal
-    assert "hospital" not in refusal.lower()
+    assert "(north)" not in refusal  # no node failed
     with hospitals.federation() as federation:
         require_done_once(hospitals, Experiment.load_breakpoint(folder, federation=federation), rounds=2)
     assert not [path for path in folder.rglob("*") if ".part" in path.name or path.name.startswith(".breakpoint")]

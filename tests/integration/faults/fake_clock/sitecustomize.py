@@ -1,4 +1,4 @@
-"""Found by every Python that runs under libfaketime 0.9.10, whose sleep until a moment of the steady clock is broken."""
+"""For every Python under libfaketime 0.9.10, whose sleep until a moment of the steady clock is broken."""
 
 import select
 import time

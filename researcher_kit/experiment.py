@@ -20,6 +20,7 @@ from typing import Any, Self
 import structlog
 from pydantic import ValidationError
 
+from appliance.protocol.errors import Code, FedWardError, takes_no_more
 from appliance.protocol.messages import (
     ArgumentRange,
     DatasetInfo,
@@ -336,6 +337,8 @@ class Experiment(Settings):
         experiment._strategy = _restored(state.strategy, strategy, (AllNodes, Quorum), "strategy")
         experiment._history, experiment._folder = state.history, found.parent
         experiment._parameters = found / breakpoints.PARAMETERS_FILE
+        for number in range(1, state.round + 1):  # a round that was saved, and whose end a crash cut short
+            experiment._spool(number).clear()
         return experiment
 
     def _save(self, parameters: Path) -> Path:
@@ -369,7 +372,7 @@ class Experiment(Settings):
     def _running(self) -> Iterator[Inbox]:
         self._require_complete()
         inbox = Inbox(RoundBook(self.federation.store, self.id))
-        with ExitStack() as stack:
+        with _disk_named(self.experimentation_path()), ExitStack() as stack:
             stack.enter_context(_locked(self.experimentation_path()))
             stack.enter_context(self.federation.listening(self.id, inbox))
             stack.enter_context(self._shown())
@@ -386,15 +389,20 @@ class Experiment(Settings):
 
     def _run_round(self, inbox: Inbox) -> None:
         number = self._round + 1
-        spool = Spool(self.experimentation_path() / "spool" / f"round_{number:04d}")
+        spool = self._spool(number)
         book = RoundBook(self.federation.store, self.id)
         round_ = Round(
             self._terms(number), federation=self.federation, book=book, inbox=inbox, spool=spool, emit=self._emit
         )
         obsolete, self._upload_to_delete = self._upload_to_delete, None
         record = round_.run(obsolete_upload=obsolete)
+        before = self._history, self._round
         self._history, self._round = (*self._history[: number - 1], record), number
-        saved = self._save(spool.aggregated)
+        try:
+            saved = self._save(spool.aggregated)
+        except BaseException:  # else the next round would begin with the parameters of the last but one
+            self._history, self._round = before
+            raise
         # A node that is late may still be fetching; what is left behind expires at the network host.
         self._upload_to_delete = None if record.failures else round_.upload_id
         self.federation.withdraw(book.close(number))
@@ -402,6 +410,9 @@ class Experiment(Settings):
         spool.clear()
         self._forget_superseded(saved)
         self._emit(RoundClosed(record))
+
+    def _spool(self, number: int) -> Spool:
+        return Spool(self.experimentation_path() / "spool" / f"round_{number:04d}")
 
     def _terms(self, number: int) -> Terms:
         return Terms(
@@ -524,7 +535,7 @@ class Experiment(Settings):
             self._datasets = {}
             raise NoDatasetError(
                 f"No dataset tagged {', '.join(self._tags)} at {', '.join(lacking) or 'any node'}"
-                + (f"; no answer from {', '.join(found.silent)}." if found.silent else ".")
+                + (f"; no answer from {self.federation.named(found.silent)}." if found.silent else ".")
             )
         self._emit(NodesFound(dict(self._datasets), found.silent))
 
@@ -629,6 +640,16 @@ def _restored(saved: breakpoints.SavedPart, given: Any, known: tuple[type[Any], 
     if type(part).__name__ == saved.name:
         part.restore(saved.state)
     return part
+
+
+@contextmanager
+def _disk_named(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if not takes_no_more(error):
+            raise
+        raise FedWardError(f"{error.filename or folder}: {error.strerror}.", code=Code.DISK_FULL) from error
 
 
 @contextmanager

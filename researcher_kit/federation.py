@@ -20,7 +20,7 @@ import sqlalchemy as sa
 import structlog
 
 from appliance.protocol.envelope import Clock, Envelope, NewerMessageError, Signed, Signer
-from appliance.protocol.errors import ConfigurationError, FedWardError, MessageRefusedError
+from appliance.protocol.errors import ConfigurationError, FedWardError, MessageRefusedError, TimeRefusedError
 from appliance.protocol.home import MemberHome, RegisterFile
 from appliance.protocol.messages import (
     Body,
@@ -77,12 +77,14 @@ class Presence:
     Attributes:
         heard_at: When it wrote its last signed heartbeat, seconds since the epoch.
         is_line_broken: The broker says so; unsigned, so a hint and no more.
+        ahead_s: How far its clock is ahead of ours, when that is why we cannot talk; negative: behind.
     """
 
     heard_at: float | None = None
     every_s: float = 0.0
     running_rounds: int = 0
     is_line_broken: bool = False
+    ahead_s: float | None = None
 
     def is_alive(self, now: float) -> bool:
         """Whether the last heartbeat is young enough."""
@@ -242,6 +244,13 @@ class Federation:
         rows = {node: _presence_words(presence, now) for node, presence in found.items()}
         return self._table("Nodes", ("state", "last heard", "rounds running"), found, rows)
 
+    def named(self, nodes: Sequence[str]) -> str:
+        """Silent nodes by name, each with what is known of why."""
+        with self._changed:
+            ahead = {node: self._presence.get(node, Presence()).ahead_s for node in nodes}
+        hints = {node: f" ({_clock_words(seconds)})" for node, seconds in ahead.items() if seconds is not None}
+        return ", ".join(f"{node}{hints.get(node, '')}" for node in nodes)
+
     def require_nodes(self, nodes: Sequence[str]) -> tuple[str, ...]:
         """``nodes`` in order, each once; raises ExperimentArgumentError for one that is no active node."""
         known = self.node_ids()
@@ -387,10 +396,14 @@ class Federation:
                 self._on_link_up()
             elif isinstance(event, LinkDown):
                 _log.info("the line to the network host is down; it mends itself")
-        except FedWardError as error:
+        except MessageRefusedError as error:
             _log.warning("message refused", code=error.code, reason=error.message)
-        except sa.exc.SQLAlchemyError as error:
+            if isinstance(event, Arrived) and isinstance(error, TimeRefusedError):
+                self._note_clock(event, error)
+        except FedWardError as error:
             # Not acknowledged, so it comes again.
+            _log.error("message put off", code=error.code, reason=error.message)
+        except sa.exc.SQLAlchemyError as error:
             _log.error("the store cannot be written", reason=str(error.__cause__ or error))
 
     def _on_link_up(self) -> None:
@@ -423,6 +436,12 @@ class Federation:
             # An older one is a repeat by whoever carries the post: it proves nothing of now.
             if known.heard_at is None or envelope.issued_at > known.heard_at:
                 self._presence[envelope.sender] = Presence(envelope.issued_at, beat.every_s, beat.running_rounds)
+
+    def _note_clock(self, arrived: Arrived, error: TimeRefusedError) -> None:
+        """A sign of life that is long over tells of a clock; another message may have been under way for so long."""
+        if error.ahead_s > 0 or parse_topic(arrived.topic).kind == Heartbeat.kind:
+            with self._changed:
+                self._presence[error.sender] = Presence(ahead_s=error.ahead_s)
 
     def _on_message(self, envelope: Envelope) -> None:
         jti = envelope.in_reply_to or ""
@@ -479,7 +498,14 @@ def _home_folder(home: Path | str | None) -> Path:
     return Path(folder).expanduser()
 
 
+def _clock_words(ahead_s: float) -> str:
+    way = "ahead of" if ahead_s > 0 else "behind"
+    return f"its clock is {abs(ahead_s) / 60:.0f} min {way} ours"
+
+
 def _presence_words(presence: Presence, now: float) -> tuple[str, str, str]:
+    if presence.ahead_s is not None:
+        return (_clock_words(presence.ahead_s), "", "")
     if presence.heard_at is None:
         return ("line broke?" if presence.is_line_broken else "not heard yet", "", "")
     state = "alive" if presence.is_alive(now) else "silent"

@@ -386,7 +386,8 @@ class Round:
                 node_id, update, content_key, self._federation.files, self._expected, self._stop
             )
         except FedWardError as error:
-            return _Refused(node_id, error)
+            # A full disk here is no fault of the node's: the round goes on when there is room.
+            return error if error.code is Code.DISK_FULL else _Refused(node_id, error)
         except Exception as error:  # noqa: BLE001 - whoever waits for the update must hear of it
             return error
         return _Fetched(node_id, file, time.monotonic() - began)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from importlib.metadata import version as installed_version
 
 import structlog
 import typer
 
 from appliance.cli import demo, doctor, network, node
+from appliance.protocol.logs import ErrorStreamLogger
 
 app = typer.Typer(
     name="fedward",
@@ -32,7 +32,7 @@ def prepare() -> None:
     """Keep what our libraries note in passing out of what a person reads."""
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger("warning"),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=ErrorStreamLogger,
     )
 
 

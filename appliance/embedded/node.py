@@ -21,6 +21,7 @@ from appliance.protocol.home import MemberHome
 from appliance.warden.config import read_config
 
 RESTART_AFTER_S, RESTART_MOST_S = 1.0, 60.0
+LONG_LIFE = 10.0  # times the last wait: what lived so long does not die of its start
 RUNNER_START_S = 60.0
 _log = structlog.get_logger(__name__)
 
@@ -69,17 +70,17 @@ def _locked(path: Path) -> TextIO:
 
 
 def _watch(parts: list[Part], deaths: queue.SimpleQueue[PartDiedError | None]) -> None:
-    """Start again what dies, ever more slowly while it keeps dying, until None comes out of the queue."""
-    wait_s, last_death = RESTART_AFTER_S, 0.0
+    """Start again what dies, more slowly when it did not live long, until None comes out of the queue."""
+    wait_s, started = RESTART_AFTER_S / 2, time.monotonic()
     while (death := deaths.get()) is not None:
-        is_new = time.monotonic() - last_death > 2 * RESTART_MOST_S
-        wait_s = RESTART_AFTER_S if is_new else min(2 * wait_s, RESTART_MOST_S)
-        last_death = time.monotonic()
+        has_lived = time.monotonic() - started > LONG_LIFE * wait_s
+        wait_s = RESTART_AFTER_S if has_lived else min(2 * wait_s, RESTART_MOST_S)
         _log.error("a part of the node died; starting it again", reason=death.message, in_s=wait_s)
         if _is_told_to_end(deaths, wait_s):
             return
         for part in parts:
             part.start()
+        started = time.monotonic()
 
 
 def _is_told_to_end(deaths: queue.SimpleQueue[PartDiedError | None], wait_s: float) -> bool:

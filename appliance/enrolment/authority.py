@@ -27,7 +27,7 @@ from appliance.protocol.keys import require_secret, write_secret
 
 AUTHORITY_DAYS = 3650
 DEFAULT_DAYS = 30
-_CLOCK_SKEW = dt.timedelta(minutes=5)  # a member whose clock runs late may use its certificate at once
+_CLOCK_SKEW = dt.timedelta(days=1)  # a member whose clock runs late may use its certificate at once
 
 TransportKey = ec.EllipticCurvePrivateKey
 

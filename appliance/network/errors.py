@@ -124,6 +124,10 @@ class DiskFullError(NetworkError):
     code = Code.DISK_FULL
     status = HTTPStatus.INSUFFICIENT_STORAGE
 
+    def __init__(self) -> None:
+        remedy = "The operator frees space on the network host, or makes its disk writable."
+        super().__init__("The network host's disk takes no more.", remedy=remedy)
+
 
 class JobUnknownError(NetworkError):
     """There is no such job, as far as the caller may know."""

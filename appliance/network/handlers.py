@@ -8,11 +8,18 @@ from http import HTTPStatus
 from typing import Any
 
 import structlog
+from django.db import OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from rest_framework import exceptions
 
-from appliance.network.errors import NetworkError, RequestInvalidError, RoleRefusedError, TokenRefusedError
-from appliance.protocol.errors import Code, FedWardError
+from appliance.network.errors import (
+    DiskFullError,
+    NetworkError,
+    RequestInvalidError,
+    RoleRefusedError,
+    TokenRefusedError,
+)
+from appliance.protocol.errors import Code, FedWardError, takes_no_more
 
 _log = structlog.get_logger(__name__)
 
@@ -52,6 +59,10 @@ def answer_404(_request: HttpRequest, exception: Exception) -> HttpResponse:  # 
 
 def answer_500(request: HttpRequest) -> HttpResponse:
     """Something broke that nobody expected: the log has it, under the reference that the caller gets."""
+    error = sys.exc_info()[1]
+    if isinstance(error, OperationalError | OSError) and takes_no_more(error.__cause__ or error):
+        _log.error("the disk takes no more", reason=str(error))
+        return error_response(DiskFullError())
     reference = secrets.token_hex(4)
     match = request.resolver_match
     _log.error("request failed", reference=reference, path=match.route if match else "", exc_info=sys.exc_info())

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from appliance.protocol.errors import Code, MessageRefusedError
+from appliance.protocol.errors import REMEDIES, Code, MessageRefusedError, TimeRefusedError
 from appliance.protocol.jose import NotSignedError, read_json, read_jws, sign_text, write_json
 from appliance.protocol.keys import MemberKeys
 from appliance.protocol.messages import VERSION, Body, is_newer_minor, parse_body
@@ -94,6 +94,17 @@ class Signer:
         }
         return Signed(envelope, self._serialize(MESSAGE_TYPE, claims))
 
+    def redate(self, text: str) -> tuple[str, int, int]:
+        """A message of ours, written while our clock was ahead, as written now; its ``jti`` stays, so it acts once.
+
+        Returns:
+            The message, when it was written and when it expires.
+        """
+        claims = read_json(read_jws(text).payload_by(self.keys.public.identity))
+        now = int(self._clock())
+        claims |= {"iat": now, "exp": now + claims["exp"] - claims["iat"]}
+        return self._serialize(MESSAGE_TYPE, claims), now, claims["exp"]
+
     def token(self, audience: str = "network") -> tuple[str, float]:
         """A bearer token for REST calls, and when it ends (seconds since the epoch)."""
         now = int(self._clock())
@@ -158,7 +169,7 @@ def open_envelope(text: str | bytes, register: Register, *, me: str, clock: Cloc
         raise MessageRefusedError(f"The message has an unknown claim {min(unknown)[:40]!r}.")
     if to not in (me, CONSORTIUM):
         raise MessageRefusedError(f"The message is for {to[:64]!r}, not for '{me}'.", code=Code.MESSAGE_MISADDRESSED)
-    _require_time(issued_at, expires_at, clock(), lifetime_s=MAX_LIFETIME_S)
+    _require_time(sender, issued_at, expires_at, clock(), lifetime_s=MAX_LIFETIME_S)
     body, left_out = parse_body(kind, body_data, version=version)
     if to == CONSORTIUM and not body.is_broadcast:
         raise MessageRefusedError(f"'{kind}' is for one member, not for all.", code=Code.MESSAGE_MISADDRESSED)
@@ -181,7 +192,12 @@ def verify_token(text: str, register: Register, *, audience: str = "network", cl
         raise MessageRefusedError("The token lacks its times.") from error
     if claims.get("aud") != audience:
         raise MessageRefusedError("The token is for another service.", code=Code.MESSAGE_MISADDRESSED)
-    _require_time(issued_at, expires_at, clock(), lifetime_s=TOKEN_LIFETIME_S)
+    try:
+        _require_time(member, issued_at, expires_at, clock(), lifetime_s=TOKEN_LIFETIME_S)
+    except TimeRefusedError as error:  # it was not under way for long: whoever sends an old one is given a second try
+        error.code = Code.CLOCK_WRONG
+        error.remedy = REMEDIES[error.code]
+        raise
     return member
 
 
@@ -208,11 +224,14 @@ def _verified(text: str | bytes, typ: str, register: Register) -> tuple[Member, 
     return sender, claims
 
 
-def _require_time(issued_at: int, expires_at: int, now: float, *, lifetime_s: int) -> None:
-    if issued_at > now + CLOCK_LEEWAY_S:
-        raise MessageRefusedError(f"It was written {issued_at - now:.0f} s in the future.", code=Code.MESSAGE_EXPIRED)
+def _require_time(sender: Member, issued_at: int, expires_at: int, now: float, *, lifetime_s: int) -> None:
+    ahead_s = issued_at - now
+    if ahead_s > CLOCK_LEEWAY_S:
+        message = f"It was written {ahead_s:.0f} s in the future: the clock of '{sender.id}' is wrong, or ours."
+        raise TimeRefusedError(message, code=Code.CLOCK_WRONG, sender=sender.id, ahead_s=ahead_s)
     if expires_at + CLOCK_LEEWAY_S < now:
-        raise MessageRefusedError(f"It expired {now - expires_at:.0f} s ago.", code=Code.MESSAGE_EXPIRED)
+        message = f"It expired {now - expires_at:.0f} s ago, by our clock."
+        raise TimeRefusedError(message, code=Code.MESSAGE_EXPIRED, sender=sender.id, ahead_s=ahead_s)
     if not 0 <= expires_at - issued_at <= lifetime_s:
         raise MessageRefusedError(f"It claims to live {expires_at - issued_at} s; {lifetime_s} are allowed.")
 

@@ -4,6 +4,7 @@
 
     FedWardError                  what is wrong, where, and what to do
     ├── MessageRefusedError       an envelope that was not accepted
+    │   └── TimeRefusedError      it was not written at this time
     ├── SealError                 a sealed file that does not open
     ├── TensorFileError           a tensor file that is not what it should be
     ├── ConfigurationError        a settings file or a key that cannot be used
@@ -12,6 +13,8 @@
 
 from __future__ import annotations
 
+import errno
+import sqlite3
 from enum import StrEnum
 
 
@@ -24,6 +27,7 @@ class Code(StrEnum):
     MESSAGE_UNSIGNED = "MESSAGE_UNSIGNED"
     MESSAGE_MISADDRESSED = "MESSAGE_MISADDRESSED"
     MESSAGE_EXPIRED = "MESSAGE_EXPIRED"
+    CLOCK_WRONG = "CLOCK_WRONG"
     MESSAGE_REPLAYED = "MESSAGE_REPLAYED"
     MESSAGE_VERSION = "MESSAGE_VERSION"
     SENDER_UNKNOWN = "SENDER_UNKNOWN"
@@ -90,6 +94,7 @@ REMEDIES: dict[Code, str] = {
     Code.MESSAGE_UNSIGNED: "Sign with the identity key that the membership register lists for the sender.",
     Code.MESSAGE_MISADDRESSED: "Send the message on its recipient's own topic, with the recipient's member id inside.",
     Code.MESSAGE_EXPIRED: "Set the clock of both machines by NTP and send again.",
+    Code.CLOCK_WRONG: "Set the clock of the machine that is wrong by NTP; what waits is sent again by itself.",
     Code.MESSAGE_REPLAYED: "Nothing to do: a message acts once. If you did not repeat it, tell the operator.",
     Code.MESSAGE_VERSION: "Upgrade the older side; the versions of both stand in the message.",
     Code.SENDER_UNKNOWN: "Ask the operator whether the membership register lists the sender as active.",
@@ -135,7 +140,7 @@ REMEDIES: dict[Code, str] = {
     Code.KEY_UNUSABLE: "Give the key file to the service's user with mode 0600.",
     Code.STORE_BUSY: "Only one warden may use a store: stop the other, or choose another folder.",
     Code.STORE_CORRUPT: "Restore the store from the last backup; docs/administrator says how.",
-    Code.DISK_FULL: "Free disk space in the folder named; work goes on by itself.",
+    Code.DISK_FULL: "Free space on the disk of the folder named, or make it writable; work goes on by itself.",
     Code.AUDIT_ALTERED: "Keep the file as evidence, restore the log from a backup and tell the operator.",
     Code.NODE_NOT_RUNNING: "Start the node: 'fedward node start'.",
     Code.STAFF_REFUSED: "Sign in as a person whose role may do this.",
@@ -144,6 +149,12 @@ REMEDIES: dict[Code, str] = {
     Code.PART_DIED: "Read the last lines of the log named; start again when the cause is gone.",
     Code.INTERNAL: "Send the reference beside this code to the operator.",
 }
+
+
+_DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
+_SQLITE_DISK_FULL = frozenset(
+    {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}
+)
 
 
 class FedWardError(Exception):
@@ -173,10 +184,31 @@ class FedWardError(Exception):
         return f"{self.message}{rule}\nWhat to do: {self.remedy} ({self.code})"
 
 
+def takes_no_more(error: BaseException | None) -> bool:
+    """Whether a disk refused a file, or SQLite, for a reason of its own: it is full, over its quota, or read-only."""
+    if isinstance(error, sqlite3.Error):  # the low byte is the kind; what lies above tells I/O errors apart
+        return getattr(error, "sqlite_errorcode", 0) & 0xFF in _SQLITE_DISK_FULL
+    return isinstance(error, OSError) and error.errno in _DISK_FULL
+
+
 class MessageRefusedError(FedWardError):
     """An envelope was not accepted; nothing of its body was acted upon."""
 
     code = Code.MESSAGE_MALFORMED
+
+
+class TimeRefusedError(MessageRefusedError):
+    """An active member wrote it, and by its clock not now: it was under way too long, or a clock is wrong.
+
+    Attributes:
+        sender: The member.
+        ahead_s: How far the moment of writing lies ahead of our clock; negative: behind it.
+    """
+
+    def __init__(self, message: str, *, code: Code, sender: str, ahead_s: float) -> None:
+        super().__init__(message, code=code)
+        self.sender = sender
+        self.ahead_s = ahead_s
 
 
 class SealError(FedWardError):

@@ -19,7 +19,7 @@ from typing import NoReturn
 
 import structlog
 
-from appliance.protocol.errors import Code, FedWardError, MessageRefusedError
+from appliance.protocol.errors import Code, FedWardError, MessageRefusedError, takes_no_more
 from appliance.protocol.local.frames import Frame, close_all, listen
 from appliance.protocol.local.jobs import (
     Ended,
@@ -519,7 +519,8 @@ def _refusal(job: TrainJob | InspectJob, error: FedWardError | OSError) -> Faile
     if isinstance(error, FedWardError):
         return Failed(job_id=job.job_id, code=error.code, message=error.message)
     message = f"The runner cannot start a training process ({error.strerror})."
-    return Failed(job_id=job.job_id, code=Code.RUNNER_UNAVAILABLE, message=message)
+    code = Code.DISK_FULL if takes_no_more(error) else Code.RUNNER_UNAVAILABLE
+    return Failed(job_id=job.job_id, code=code, message=message)
 
 
 def _death(job: TrainJob | InspectJob, status: int, code: Code | None, message: str | None) -> Failed:

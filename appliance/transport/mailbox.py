@@ -1,7 +1,8 @@
 """Delivery that outlives crashes: an outbox that ends with the recipient's Receipt, an inbox that acts once.
 
 A durable message lies in the sender's store before it is published, and is published again, word for word, on each new
-connection and after a growing delay, until the recipient's signed Receipt names it or its lifetime ends. The recipient
+connection and after a growing delay, until the recipient's signed Receipt names it or its lifetime ends. (Only if our
+clock was found to have been ahead, it is dated anew.) The recipient
 commits before it sends that Receipt. A message that comes again is answered with a Receipt and nothing else.
 
 What need not arrive (a question, its answer, progress) is not remembered: a question that comes again is answered
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from appliance.protocol.envelope import (
+    CLOCK_LEEWAY_S,
     MAX_ENVELOPE_BYTES,
     Clock,
     Envelope,
@@ -72,6 +74,7 @@ Publish = Callable[[str, str], None]
 class _Waiting:
     topic: str
     text: str
+    written_at: float
     expires_at: int
     due_at: float
     delay_s: float
@@ -150,7 +153,7 @@ class Mailbox:
         now = time.monotonic()
         with self._lock:
             self._waiting[envelope.jti] = _Waiting(
-                topic, signed.text, envelope.expires_at, now + FIRST_REPEAT_S, FIRST_REPEAT_S
+                topic, signed.text, envelope.issued_at, envelope.expires_at, now + FIRST_REPEAT_S, FIRST_REPEAT_S
             )
         self._publish(topic, signed.text)
 
@@ -193,6 +196,8 @@ class Mailbox:
             self._forget([jti for jti, waiting in self._waiting.items() if waiting.expires_at < self._clock()])
             for waiting in self._waiting.values():
                 if waiting.due_at <= now:
+                    if waiting.written_at > self._clock() + CLOCK_LEEWAY_S:  # our clock was ahead, and was set back
+                        waiting.text, waiting.written_at, waiting.expires_at = self._signer.redate(waiting.text)
                     self._publish(waiting.topic, waiting.text)
                     waiting.due_at = now + waiting.delay_s
                     waiting.delay_s = min(waiting.delay_s * 2, LAST_REPEAT_S)
@@ -291,7 +296,8 @@ class Mailbox:
         with self._engine.connect() as connection:
             for row in connection.execute(sa.select(outbox).order_by(outbox.c.created_at)):
                 topic = str(Topic(row.recipient, self._signer.member_id, row.kind))
-                self._waiting[row.jti] = _Waiting(topic, row.text, row.expires_at, now, FIRST_REPEAT_S)
+                times = row.created_at, row.expires_at
+                self._waiting[row.jti] = _Waiting(topic, row.text, *times, now, FIRST_REPEAT_S)
 
 
 def _topic(envelope: Envelope) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import queue
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -96,6 +97,7 @@ class MqttLink:
         client.on_connect = self._on_connect
         client.on_subscribe = self._on_subscribe
         client.on_disconnect = self._on_disconnect
+        client.on_connect_fail = self._on_connect_fail
         client.on_message = self._on_message
         client.on_socket_open = _send_at_once
 
@@ -131,6 +133,10 @@ class MqttLink:
 
     def _on_subscribe(self, *_: object) -> None:
         self._events.put(LinkUp())
+
+    def _on_connect_fail(self, _client: paho.Client, _userdata: object) -> None:
+        # Called while the error is handled. Of a certificate it says whether it is not yet valid, or no more.
+        _log.warning("no line to the broker; trying again", reason=str(sys.exc_info()[1]))
 
     def _on_disconnect(
         self, _client: paho.Client, _userdata: object, _flags: object, reason: Any, _properties: object

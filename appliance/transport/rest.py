@@ -15,7 +15,6 @@ once, with the host's own reason.
 from __future__ import annotations
 
 import base64
-import errno
 import hashlib
 import io
 import os
@@ -35,7 +34,7 @@ import structlog
 from requests.adapters import HTTPAdapter
 
 from appliance.protocol.envelope import Signer
-from appliance.protocol.errors import REMEDIES, Code, ConfigurationError, FedWardError
+from appliance.protocol.errors import REMEDIES, Code, ConfigurationError, FedWardError, takes_no_more
 from appliance.protocol.home import TlsFiles
 from appliance.protocol.messages import SealedFile
 from appliance.transport.backoff import Backoff
@@ -310,7 +309,7 @@ class _Line:
             self._token = ("", 0.0)  # clocks may have been set since it was signed
             raise _PassingError("the token was no longer accepted")
         if answer.status_code in _PASSING:
-            raise _PassingError(f"it answered {answer.status_code}")
+            raise _PassingError(f"it answered {answer.status_code}: {_refusal(answer).message}")
         if answer.status_code >= HTTPStatus.MULTIPLE_CHOICES:  # a redirection is no answer of ours either
             raise _refusal(answer)
         return answer
@@ -508,7 +507,7 @@ def _local(path: Path | bytes | memoryview) -> Iterator[None]:
         yield
     except OSError as error:
         name = path if isinstance(path, Path) else "the upload's source"
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if takes_no_more(error):
             raise LocalFileError(f"{name}: {error.strerror}.", code=Code.DISK_FULL) from error
         raise LocalFileError(f"{name}: {error.strerror}.", remedy="Check the file named and its folder.") from error
 

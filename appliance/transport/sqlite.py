@@ -6,13 +6,16 @@ The statements of every round stand as ``Statement`` at the top of their file: b
 from __future__ import annotations
 
 import sqlite3
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
+
+from appliance.protocol.errors import Code, FedWardError, takes_no_more
 
 _DIALECT = sqlite.dialect(paramstyle="named")
 BUSY_TIMEOUT_MS = 10_000
@@ -37,9 +40,22 @@ def reading_engine(path: Path) -> sa.Engine:
     return engine
 
 
-def writing(engine: sa.Engine) -> AbstractContextManager[sa.Connection]:
-    """A transaction that takes the write lock at its start, so that two writers wait instead of failing half-way."""
-    return engine.execution_options(**{_WRITES: True}).begin()
+@contextmanager
+def writing(engine: sa.Engine) -> Iterator[sa.Connection]:
+    """A transaction that takes the write lock at its start, so that two writers wait instead of failing half-way.
+
+    Raises:
+        FedWardError: DISK_FULL: the disk takes no more; nothing of the transaction was done.
+    """
+    try:
+        with engine.execution_options(**{_WRITES: True}).begin() as connection:
+            yield connection
+    except (sa.exc.OperationalError, sqlite3.OperationalError) as error:
+        reason = getattr(error, "orig", error)
+        if not takes_no_more(reason):
+            raise
+        path = str(engine.url.database).removeprefix("file:")
+        raise FedWardError(f"{path}: the disk takes no more ({reason}).", code=Code.DISK_FULL) from error
 
 
 class Statement:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import queue
 import signal
-import sys
 import threading
 import time
 from pathlib import Path
@@ -16,6 +15,7 @@ from appliance.protocol.envelope import Signer
 from appliance.protocol.errors import ConfigurationError, FedWardError
 from appliance.protocol.home import MemberHome, RegisterFile
 from appliance.protocol.local.runner_client import RunnerClient
+from appliance.protocol.logs import ErrorStreamLogger
 from appliance.protocol.messages import Heartbeat
 from appliance.protocol.register import CONSORTIUM, Role
 from appliance.transport.mailbox import Mailbox
@@ -188,7 +188,7 @@ def run_warden(root: Path, on_step: OnStep = lambda _jti, _step: None) -> None:
             structlog.processors.format_exc_info,
             structlog.processors.KeyValueRenderer(key_order=["timestamp", "level", "event"]),
         ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=ErrorStreamLogger,
     )
     warden = Warden(root, on_step)
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -150,7 +150,7 @@ class RoundQueue:
         try:
             Round(self._services, row, stop, self._on_step).run()
         except FedWardError as error:
-            _log.warning("a round is put off", jti=row["jti"], in_s=RETRY_S, reason=error.message)
+            _log.warning("a round is put off", jti=row["jti"], in_s=RETRY_S, code=error.code, reason=error.message)
         except Exception:  # noqa: BLE001 - a worker outlives whatever one round does
             _log.exception("a round could not be recorded; trying again", jti=row["jti"], in_s=RETRY_S)
         else:

@@ -8,7 +8,6 @@ CHECKED for a small update, which its reply encloses: there, CHECKED and REPLIED
 
 from __future__ import annotations
 
-import errno
 import io
 import mmap
 import os
@@ -24,7 +23,7 @@ import sqlalchemy as sa
 import structlog
 
 from appliance.protocol import sealing
-from appliance.protocol.errors import Code, FedWardError
+from appliance.protocol.errors import Code, FedWardError, takes_no_more
 from appliance.protocol.keys import b64url
 from appliance.protocol.local.jobs import SANDBOX_LEVELS, Limits, Progress, TrainJob
 from appliance.protocol.local.runner_client import TrainedResult
@@ -66,7 +65,7 @@ _PRIVATE = frozenset(
     }
 )
 # What passes by itself: the round is put off and loses nothing.
-_PASSING = frozenset({Code.DISK_FULL, Code.NETWORK_UNREACHABLE, Code.STORE_BUSY})
+_PASSING = frozenset({Code.DISK_FULL, Code.NETWORK_UNREACHABLE, Code.STORE_BUSY, Code.CLOCK_WRONG})
 _LIMITS = {"memory_bytes": 16 << 30, "file_bytes": 8 << 30}
 _MAX_WORKERS = 16
 _STATE = Statement(sa.select(rounds.c.step, rounds.c.stop_reason).where(rounds.c.jti == sa.bindparam("of")))
@@ -147,7 +146,7 @@ class Round:
         """Do what is left to do, and end in REPLIED, FAILED or STOPPED.
 
         Raises:
-            FedWardError: The disk is full or the network host out of reach: to be run again later.
+            FedWardError: The disk is full, the network host out of reach, a clock wrong: to be run again later.
         """
         try:
             self._raise_if_stopped()
@@ -166,8 +165,8 @@ class Round:
     def _explained(self, error: Exception) -> FedWardError:
         if isinstance(error, FedWardError):
             return error
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return FedWardError(f"{self._services.spool}: the disk is full.", code=Code.DISK_FULL)
+        if isinstance(error, OSError) and takes_no_more(error):
+            return FedWardError(f"{self._services.spool}: {error.strerror}.", code=Code.DISK_FULL)
         _log.error("round failed inside the warden", jti=self._jti, exc_info=error)
         return FedWardError(f"The node failed inside; its log has the reference {self._jti}.")
 
@@ -248,6 +247,8 @@ class Round:
                 if error.code is Code.DATASET_CHANGED:
                     with self._services.store.write() as connection:
                         self._services.datasets.mark_changed(connection, self._request.dataset_id)
+                if error.code is Code.DISK_FULL:  # the runner's: a plan's own full scratch is its limit
+                    raise
                 if error.code is not Code.RUNNER_UNAVAILABLE or attempt == RUNNER_TRIES:
                     failed = RunnerFailedError(error, plan.count("\n") + 1)
                     if error.code is Code.SANDBOX_INCOMPLETE:

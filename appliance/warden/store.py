@@ -20,7 +20,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
 
-from appliance.protocol.errors import Code, FedWardError
+from appliance.protocol.errors import Code, FedWardError, takes_no_more
 from appliance.transport import mailbox
 from appliance.transport.sqlite import durable_engine, writing
 
@@ -146,7 +146,8 @@ class Store:
     """The open store. One warden may hold it at a time.
 
     Raises:
-        FedWardError: STORE_BUSY when another warden holds it; STORE_CORRUPT when it cannot be read.
+        FedWardError: STORE_BUSY when another warden holds it; STORE_CORRUPT when it cannot be read; DISK_FULL when the
+            disk takes nothing.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -159,8 +160,13 @@ class Store:
         try:
             _migrate(self.engine)
             self.path.chmod(0o600)
+        except FedWardError:
+            self.close()
+            raise
         except (sa.exc.DatabaseError, CommandError) as error:  # CommandError: a version that we do not know
             self.close()
+            if takes_no_more(getattr(error, "orig", None)):
+                raise FedWardError(f"{self.path}: the disk takes no more.", code=Code.DISK_FULL) from error
             raise FedWardError(
                 f"{self.path} cannot be read as a store of this release.", code=Code.STORE_CORRUPT
             ) from error
@@ -172,16 +178,11 @@ class Store:
         Raises:
             FedWardError: DISK_FULL when the disk took no more; STORE_BUSY when the store was closed meanwhile.
         """
-        try:
-            with self._write_lock:
-                if self._is_closed:  # and perhaps another warden's by now
-                    raise FedWardError("The store is closed.", code=Code.STORE_BUSY)
-                with writing(self.engine) as connection:
-                    yield connection
-        except sa.exc.OperationalError as error:
-            if "full" in str(error.orig) or "I/O" in str(error.orig):
-                raise FedWardError(f"{self.path.parent}: the disk is full.", code=Code.DISK_FULL) from error
-            raise
+        with self._write_lock:
+            if self._is_closed:  # and perhaps another warden's by now
+                raise FedWardError("The store is closed.", code=Code.STORE_BUSY)
+            with writing(self.engine) as connection:
+                yield connection
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
@@ -225,7 +226,12 @@ def rows(connection: sa.Connection, query: sa.Select[Any]) -> list[dict[str, Any
 
 
 def _lock(path: Path) -> int:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        if not takes_no_more(error):
+            raise
+        raise FedWardError(f"{path}: {error.strerror}.", code=Code.DISK_FULL) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

@@ -282,7 +282,7 @@ def _nested(alice: Person) -> str:
 
 _FAULTS: dict[str, tuple[Code, Callable[[Person], str | bytes]]] = {
     "expired": (Code.MESSAGE_EXPIRED, lambda a: a.forged("south", Ping(sequence=1), **_at(-3600))),
-    "from the future": (Code.MESSAGE_EXPIRED, lambda a: a.forged("south", Ping(sequence=1), **_at(3600))),
+    "from the future": (Code.CLOCK_WRONG, lambda a: a.forged("south", Ping(sequence=1), **_at(3600))),
     "for north": (Code.MESSAGE_MISADDRESSED, lambda a: a.signer.sign("north", Ping(sequence=1)).text),
     "of another kind": (Code.MESSAGE_MISADDRESSED, lambda a: a.signer.sign("south", ListDatasets()).text),
     "oversized": (Code.MESSAGE_TOO_LARGE, lambda a: a.signed('"' + "x" * MAX_ENVELOPE_BYTES + '"')),

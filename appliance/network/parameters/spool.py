@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import hashlib
 import os
@@ -14,8 +13,7 @@ from pathlib import Path
 from django.conf import settings
 
 from appliance.network.errors import DiskFullError, UploadBusyError
-
-_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+from appliance.protocol.errors import takes_no_more
 
 
 class Part:
@@ -42,8 +40,8 @@ class Part:
             while view:
                 view = view[os.write(self._descriptor, view) :]
         except OSError as error:
-            if error.errno in _NO_ROOM:
-                raise _disk_full() from error
+            if takes_no_more(error):
+                raise DiskFullError from error
             raise
 
     def sync(self) -> None:
@@ -51,8 +49,8 @@ class Part:
         try:
             os.fsync(self._descriptor)
         except OSError as error:
-            if error.errno in _NO_ROOM:
-                raise _disk_full() from error
+            if takes_no_more(error):
+                raise DiskFullError from error
             raise
 
     def sha256(self) -> str:
@@ -105,7 +103,7 @@ def folder() -> Path:
 def require_room(size_bytes: int) -> None:
     """Raises DiskFullError when an upload of that size would use up the disk."""
     if shutil.disk_usage(folder()).free < size_bytes + settings.FEDWARD.reserve_bytes:
-        raise _disk_full()
+        raise DiskFullError
 
 
 def _lock(descriptor: int, path: Path) -> None:
@@ -118,7 +116,3 @@ def _lock(descriptor: int, path: Path) -> None:
         is_ours = False
     if not is_ours:  # finished or removed between our open and our lock
         raise UploadBusyError("The upload ended at this moment.")
-
-
-def _disk_full() -> DiskFullError:
-    return DiskFullError("The network host's disk is full.", remedy="The operator frees space on the network host.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import socket
 import ssl
@@ -76,7 +77,15 @@ def test_a_certificate_lasts_the_days_asked_for(authority, north_key) -> None:
     pem = authority.issue(signing_request(north_key, "north"), "north", days=3)
 
     certificate = x509.load_pem_x509_certificate(pem.encode())
-    assert 3 <= (certificate.not_valid_after_utc - certificate.not_valid_before_utc).total_seconds() / 86400 < 3.01
+    assert 2.99 < (certificate.not_valid_after_utc - dt.datetime.now(dt.UTC)).total_seconds() / 86400 <= 3
+
+
+def test_a_clock_that_is_behind_takes_a_new_certificate(authority, north_key) -> None:
+    """Else a wrong clock would show as a broken line, and nobody would be told of the clock."""
+    pem = authority.issue(signing_request(north_key, "north"), "north", days=3)
+
+    certificate = x509.load_pem_x509_certificate(pem.encode())
+    assert certificate.not_valid_before_utc < dt.datetime.now(dt.UTC) - dt.timedelta(hours=23)
 
 
 def test_every_serial_number_is_noted(authority, north_key, tmp_path) -> None:

@@ -653,3 +653,37 @@ def _uninterrupted(make: Make) -> Arrays:
     experiment = make()
     experiment.run()
     return experiment.parameters()
+
+
+def test_a_breakpoint_that_cannot_be_saved_leaves_the_round_to_be_taken_up_again(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the next round would begin with the parameters of the last but one, and nobody would notice."""
+    calm, troubled = make(round_limit=2), make(round_limit=2)
+    calm.run()
+    troubled.parameters()  # the first breakpoint
+
+    def full(*_: object) -> None:
+        raise FedWardError("full", code=Code.DISK_FULL)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("researcher_kit.breakpoints.save", full)
+        with pytest.raises(FedWardError) as refusal:
+            troubled.run()
+    assert (refusal.value.code, troubled.round_current()) == (Code.DISK_FULL, 0)
+    troubled.run()
+
+    ours, theirs = troubled.parameters(), calm.parameters()
+    assert all(ours[name].tobytes() == theirs[name].tobytes() for name in theirs)
+
+
+def test_what_a_crash_left_of_a_saved_round_is_cleared(make: Make, federation: Federation) -> None:
+    """The breakpoint was on the disk, and the spool not yet cleared: its files would lie there for ever."""
+    experiment = make(round_limit=1)
+    experiment.run()
+    left = experiment.experimentation_path() / "spool/round_0001/north.safetensors"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"x")
+    Experiment.load_breakpoint(experiment.experimentation_path(), federation=federation)
+
+    assert not left.exists()

@@ -244,6 +244,21 @@ def test_an_expired_message_is_dropped(post: Post) -> None:
     assert post.rows(outbox) == []
 
 
+@pytest.mark.parametrize("is_restarted", [False, True])
+def test_a_message_written_by_a_clock_that_was_ahead_is_dated_anew(is_restarted: bool, post: Post) -> None:
+    """Its recipient refuses what is from the future: without this, an hour's mistake would hold it back for an hour."""
+    right, post.now = post.now, post.now + 3600
+    signed = post.post()
+    post.now = right
+    if is_restarted:
+        post.restart()
+    post.box.repeat_all()
+    del post.published[0]  # refused by whoever reads it now
+    (again,) = post.said()
+    assert (again.jti, again.body) == (signed.envelope.jti, signed.envelope.body)
+    assert (again.issued_at, again.expires_at) == (right, right + STOPPED.lifetime_s)
+
+
 def test_a_withdrawn_message_is_not_sent_again(post: Post) -> None:
     """A round that was closed needs no more requests."""
     signed = post.post()

@@ -213,7 +213,7 @@ NAMELESS = {
     "never named": ("disk", "fd = os.open('.', os.O_TMPFILE | os.O_RDWR)\nfill(lambda part: os.write(fd, part))"),
     "mapped and deleted": (
         "disk",
-        "f = open('x', 'w+b'); f.truncate(60 << 20); m = mmap.mmap(f.fileno(), 0); os.remove('x'); del f; fill(m.write)",
+        "f = open('x', 'w+b'); f.truncate(60 << 20); m = mmap.mmap(f.fileno(), 0); os.remove('x'); del f\nfill(m.write)",
     ),
     "of memory": ("memory", "fd = os.memfd_create('x')\nfill(lambda part: os.write(fd, part))"),
 }

@@ -48,7 +48,10 @@ ATTACKS = {
     "environment": "import os; os.environ['FEDWARD_SECRET']",
     "environment-of-its-past": "assert b'not-for-plans' in open('/proc/self/environ', 'rb').read()",
     "environment-in-memory": SYSCALL
-    + "libc.getenv.restype = ctypes.c_char_p\nassert libc.getenv(b'FEDWARD_SECRET') == b'not-for-plans'",
+    # Where the kernel laid it out, behind the arguments; a call finds the end where a look would be death.
+    + "r, w = os.pipe()\nat = ctypes.c_void_p.in_dll(libc, 'program_invocation_name').value\n"
+    + "while libc.write(w, ctypes.c_void_p(at), 16) == 16: at += 16\n"
+    + "assert b'not-for-plans' in os.read(r, 1 << 16)",
     "write-outside": "open(FOLDER + '/data/new.csv', 'w')",
     "write-dataset": "open(FOLDER + '/data/north.csv', 'a')",
     "truncate-dataset": "import os; os.truncate(FOLDER + '/victims/truncate', 0)",
@@ -274,11 +277,11 @@ NAMELESS = {
     "never named": ("disk", "fd = os.open('.', os.O_TMPFILE | os.O_RDWR)\nfill(lambda part: os.write(fd, part))"),
     "mapped and deleted": (
         "disk",
-        "f = open('x', 'w+b'); f.truncate(60 << 20); m = mmap.mmap(f.fileno(), 0)\nos.remove('x'); del f; fill(m.write)",
+        "f = open('x', 'w+'); f.truncate(60 << 20)\nm = mmap.mmap(f.fileno(), 0); del f\nos.unlink('x'); fill(m.write)",
     ),
     "of memory": (
         "memory",
-        "a, b = map(os.memfd_create, 'ab')\nfill(lambda part: (os.write(a, part), os.write(b, part)))",
+        "a, b = map(os.memfd_create, 'ab')\nfill(lambda part: os.write(a, part) + os.write(b, part))",
     ),
 }
 

@@ -2,8 +2,9 @@
 
     python -m tests.defences [PART OF A NAME]
 
-A test that passes without the defence it names holds nothing. The list is ``defences.toml``; one line is printed for each:
-what was taken out, which test, and how it failed. It edits the tree in place and puts it back: run it in a clean one.
+A test that passes without the defence it names holds nothing. The list is ``defences.toml``; one line is printed for
+each: what was taken out, which test, and how it failed. It edits the tree in place and puts it back: run it in a clean
+one.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import textwrap
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -47,7 +48,10 @@ ATTACKS = {
     "environment": "import os; os.environ['FEDWARD_SECRET']",
     "environment-of-its-past": "assert b'not-for-plans' in open('/proc/self/environ', 'rb').read()",
     "environment-in-memory": SYSCALL
-    + "libc.getenv.restype = ctypes.c_char_p\nassert libc.getenv(b'FEDWARD_SECRET') == b'not-for-plans'",
+    # Where the kernel laid it out, behind the arguments; a call finds the end where a look would be death.
+    + "r, w = os.pipe()\nat = ctypes.c_void_p.in_dll(libc, 'program_invocation_name').value\n"
+    + "while libc.write(w, ctypes.c_void_p(at), 16) == 16: at += 16\n"
+    + "assert b'not-for-plans' in os.read(r, 1 << 16)",
     "write-outside": "open(FOLDER + '/data/new.csv', 'w')",
     "write-dataset": "open(FOLDER + '/data/north.csv', 'a')",
     "truncate-dataset": "import os; os.truncate(FOLDER + '/victims/truncate', 0)",
@@ -119,14 +123,74 @@ def test_a_plan_cannot(runner: Runner, attack: str) -> None:
     assert any(reason in error.record.splitlines()[-1] for reason in REASONS)
 
 
-def test_a_foreign_calling_convention_is_death(runner: Runner) -> None:
+# Each asks for its own id: x32 by a number of its own, i386 by its old gate.
+FOREIGN = {
+    "x32": SYSCALL + "libc.syscall(ctypes.c_long(0x40000000 + 39))",
+    "i386": "import ctypes, mmap\nm = mmap.mmap(-1, 4096, prot=7); m.write(b'\\xb8\\x14\\0\\0\\0\\xcd\\x80\\xc3')\n"
+    "at = ctypes.addressof(ctypes.c_char.from_buffer(m)); assert ctypes.CFUNCTYPE(ctypes.c_long)(at)() > 0",
+}
+
+
+@pytest.mark.parametrize("abi", FOREIGN)
+def test_a_foreign_calling_convention_is_death(runner: Runner, abi: str) -> None:
     """Another ABI numbers its calls differently, and would walk past every rule."""
-    code = SYSCALL + "libc.syscall(ctypes.c_long(0x40000000 + 39))"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    code = FOREIGN[abi]
+    if subprocess.run([sys.executable, "-c", code], check=False).returncode != 0:
+        pytest.skip(f"this kernel has no {abi}")
 
     error = runner.failure(plan_with(code))
 
     assert error.message == "The training process was ended by SIGSYS."
+
+
+# What no Landlock, or an old one, knows of.
+BY_SECCOMP = (
+    "tcp", "tcp6", "udp", "unix", "netlink", "socketpair", "io_uring", "system-v-memory", "program", "fork", "vfork",
+    "truncate-dataset", "truncate-by-reading", "change-mode", "set-times", "hard-link", "signal", "signal-own-group",
+    "signal-by-a-pipe", "signal-by-a-pipe-upper-half", "signal-of-choice-by-a-pipe", "limits-of-parent",
+    "priority-of-others", "pidfd", "ptrace", "memory-of-processes", "keyring", "userfaultfd", "namespace", "perf",
+    "watch-files", "outlive-supervisor", "outlive-supervisor-upper-half", "clone3",
+)  # fmt: skip
+CONFINES_ITSELF = """
+import os, sys
+from appliance.protocol.local.jobs import Limits, SandboxLevel
+from appliance.runner.sandbox import confine
+from appliance.runner.wire import Start
+level = SandboxLevel(seccomp=True)
+confine(Start(supervisor_pid=os.getppid(), scratch=SCRATCH, readable=(), limits=Limits(), level=level))
+for name, code in ATTACKS.items():
+    try:
+        exec(code, {})
+        print("REACHED", name, flush=True)
+    except OSError as error:
+        print("kept from", name, error.errno, flush=True)
+"""
+
+
+def test_seccomp_alone_holds_what_an_older_landlock_does_not_know(runner: Runner, tmp_path: Path) -> None:
+    """The level 'partial': whatever the kernel's Landlock, no network, no program and no other process."""
+    lay_out_victims(runner)
+    attacks = {name: code_of(name, runner) for name in BY_SECCOMP}
+    code = f"SCRATCH, ATTACKS = {str(tmp_path)!r}, {attacks!r}\n{CONFINES_ITSELF}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+
+    assert [line.split()[2] for line in done.stdout.splitlines() if line.startswith("kept")] == list(BY_SECCOMP), done
+
+
+def test_a_child_has_no_descriptor_but_its_own(runner: Runner) -> None:
+    """Nothing of the nursery's, the supervisor's, or of an experiment before it."""
+    leaves = "self.left = [os.memfd_create('left') for n in range(9)]"
+    runner.train(plan_with(leaves, "import os"), experiment="leaves").close()
+    code = """
+for fd in range(1024):
+    try: print(fd, stat.filemode(os.fstat(fd).st_mode)[0])
+    except OSError: pass
+"""
+    with runner.train(plan_with(code, "import os, stat"), training_args={"num_updates": 1}) as result:
+        lines = result.reply.record.splitlines()
+
+    # Nothing to read; twice the record; the channel; the parameters.
+    assert lines == ["0 c", "1 p", "2 p", "3 s", "4 -"]
 
 
 def test_a_call_of_a_later_kernel_does_not_exist(runner: Runner) -> None:
@@ -213,10 +277,12 @@ NAMELESS = {
     "never named": ("disk", "fd = os.open('.', os.O_TMPFILE | os.O_RDWR)\nfill(lambda part: os.write(fd, part))"),
     "mapped and deleted": (
         "disk",
-        "f = open('x', 'w+b'); f.truncate(60 << 20); m = mmap.mmap(f.fileno(), 60 << 20); os.unlink('x'); f.close()\n"
-        "fill(m.write)",
+        "f = open('x', 'w+'); f.truncate(60 << 20)\nm = mmap.mmap(f.fileno(), 0); del f\nos.unlink('x'); fill(m.write)",
     ),
-    "of memory": ("memory", "fd = os.memfd_create('x')\nfill(lambda part: os.write(fd, part))"),
+    "of memory": (
+        "memory",
+        "a, b = map(os.memfd_create, 'ab')\nfill(lambda part: os.write(a, part) + os.write(b, part))",
+    ),
 }
 
 
@@ -225,7 +291,7 @@ def test_files_without_a_name_are_bounded(runner: Runner, kind: str) -> None:
     """They take their space until whoever holds them dies, and no look into a folder finds them."""
     what, code = NAMELESS[kind]
     fill = "def fill(write):\n    for n in range(60): write(bytes(1 << 20))\n"
-    limits = Limits(seconds=30.0, file_bytes=20 << 20, memory_bytes=(1 << 30) if what == "disk" else 50 << 20)
+    limits = Limits(seconds=30.0, file_bytes=20 << 20, memory_bytes=(1 << 30) if what == "disk" else 80 << 20)
     error = runner.failure(plan_with(fill + code + "\ntime.sleep(60)", "import mmap, os, time"), limits=limits)
 
     assert (error.code, error.message) == (Code.RUNNER_LIMIT, f"The training process passed its limit of {what}.")

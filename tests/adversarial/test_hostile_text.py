@@ -28,7 +28,7 @@ SPOKEN: dict[str, tuple[str, Code | None]] = {
         FAILED,
     ),
     "refusal of our own": (
-        "from appliance.protocol.errors import Code, FedWardError\nraise FedWardError(RECORD, code=Code.POLICY_REFUSED)",
+        "from appliance.protocol.errors import Code, FedWardError as E\nraise E(RECORD, code=Code.POLICY_REFUSED)",
         FAILED,
     ),
     "sentence of our own": (

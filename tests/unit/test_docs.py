@@ -70,3 +70,11 @@ def test_every_test_that_holds_a_promise_exists() -> None:
     named = re.findall(r"`(tests/[^`]+)`", (DOCS / "threat-model.md").read_text())
 
     assert [path for path in named if not (DOCS.parent / path).exists()] == []
+
+
+@pytest.mark.parametrize(
+    "suite", sorted((DOCS.parent / "tests/adversarial").glob("test_*.py")), ids=lambda file: file.stem
+)
+def test_every_adversarial_suite_holds_a_promise(suite: Path) -> None:
+    """What is attacked in a test and promised nowhere, nobody relies on; or a promise is missing."""
+    assert f"`tests/adversarial/{suite.name}`" in (DOCS / "threat-model.md").read_text()

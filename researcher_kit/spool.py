@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from appliance.protocol.errors import Code, FedWardError, TensorFileError
+from appliance.protocol.local.sealed import create_memfd
 from appliance.protocol.messages import SealedFile
 from appliance.protocol.sealing import Sealed, read_chunks, seal, unseal
 from appliance.protocol.tensors import Array, TensorFile, TensorSpec, require_finite, write_tensors
@@ -62,6 +63,9 @@ class Spool:
             UpdateRefusedError: Not a tensor file, not the model's tensors, or values that no model has.
             FedWardError: The file cannot be fetched, or was not sealed to us for this purpose.
         """
+        enclosed = update.enclosed()
+        if enclosed is not None:  # in the store with its reply: no file need hold it too
+            return _opened(enclosed, content_key(), expected)
         target = self._folder / f"{node_id}.safetensors"
         if not target.exists():
             self._fetch(target, update, content_key(), files, stop)
@@ -89,14 +93,8 @@ class Spool:
 
     def _fetch(self, target: Path, update: SealedFile, content_key: bytes, files: Files, stop: threading.Event) -> None:
         sealed, part = target.with_suffix(".sealed"), target.with_suffix(".part")
-        enclosed = update.enclosed()
-        if enclosed is None:
-            files.download(update, sealed, stop=stop)
-        with (
-            _disk_errors(self._folder),
-            sealed.open("rb") if enclosed is None else io.BytesIO(enclosed) as source,
-            part.open("wb") as out,
-        ):
+        files.download(update, sealed, stop=stop)
+        with _disk_errors(self._folder), sealed.open("rb") as source, part.open("wb") as out:
             unseal(read_chunks(source), content_key, out)
         part.replace(target)
         sealed.unlink(missing_ok=True)
@@ -109,6 +107,18 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _opened(enclosed: bytes, content_key: bytes, expected: Mapping[str, TensorSpec]) -> TensorFile:
+    memory = create_memfd("update")
+    try:
+        with os.fdopen(memory, "wb", closefd=False) as out:
+            unseal(read_chunks(io.BytesIO(enclosed)), content_key, out)
+        return _checked(Path(f"/proc/self/fd/{memory}"), expected)
+    except TensorFileError as error:
+        raise UpdateRefusedError(f"Its update was refused. {error.message}") from error
+    finally:
+        os.close(memory)
 
 
 def _checked(path: Path, expected: Mapping[str, TensorSpec]) -> TensorFile:

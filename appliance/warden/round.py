@@ -141,6 +141,7 @@ class Round:
         self._on_step = on_step
         self._guard = EgressGuard(services.policy)
         self._timing: dict[str, float] = dict(row["timing"])
+        self._uses_spool = row["step"] == RoundStep.CHECKED or self._request.parameters.content is None
 
     def run(self) -> None:
         """Do what is left to do, and end in REPLIED, FAILED or STOPPED.
@@ -326,6 +327,7 @@ class Round:
         return b64url(out.getvalue()), sealed
 
     def _store(self, plain: memoryview) -> sealing.Sealed:
+        self._uses_spool = True
         with self._spool(_UPDATE).open("wb") as out:
             sealed = sealing.seal(plain, out)
             out.flush()
@@ -457,6 +459,8 @@ class Round:
         return time.time() > min(expires_at, self._request.deadline or expires_at)
 
     def _clear_spool(self) -> None:
+        if not self._uses_spool:
+            return
         for file in self._services.spool.glob(f"{self._jti}.*"):
             file.unlink(missing_ok=True)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from appliance.transport.sqlite import durable_engine, reading_engine, writing
+from appliance.transport.sqlite import Statement, durable_engine, reading_engine, writing
 
 
 @pytest.fixture
@@ -102,3 +102,71 @@ def test_a_row_that_points_nowhere_is_refused(engine: sa.Engine) -> None:
     """Permissions end with their dataset only if the database keeps count."""
     with pytest.raises(sa.exc.IntegrityError), writing(engine) as connection:
         connection.exec_driver_sql("INSERT INTO child VALUES (1)")
+
+
+# Statements
+
+
+THINGS = sa.Table(
+    "things",
+    sa.MetaData(),
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("facts", sa.JSON),
+    sa.Column("note", sa.Text),
+)
+ADD = Statement(THINGS.insert())
+NAMED = Statement(sa.select(THINGS).where(THINGS.c.name == sa.bindparam("of")))
+RENAME = Statement(THINGS.update().where(THINGS.c.name == sa.bindparam("of")).values(name=sa.bindparam("name")))
+
+
+@pytest.fixture
+def things(engine: sa.Engine) -> sa.Engine:
+    """The engine, on a file with the table of things."""
+    with writing(engine) as connection:
+        THINGS.create(connection)
+    return engine
+
+
+def test_a_statement_writes_and_reads_as_sqlalchemy_does(things: sa.Engine) -> None:
+    """One store, read and written in two ways: a row must not look different from either side."""
+    facts = {"a": [1, 2.5, None, "é"]}
+    with writing(things) as connection:
+        ADD.run(connection, name="ours", facts=facts)
+        connection.execute(THINGS.insert().values(name="theirs", facts=facts))
+    with things.connect() as connection:
+        assert [row.facts for row in connection.execute(sa.select(THINGS))] == [facts, facts]
+        assert NAMED.first(connection, of="ours") == {"name": "ours", "facts": facts, "note": None}
+        assert NAMED.first(connection, of="theirs") == {"name": "theirs", "facts": facts, "note": None}
+        assert NAMED.first(connection, of="nobody") is None
+
+
+def test_a_statement_counts_what_it_changed(things: sa.Engine) -> None:
+    """Whether an answer was the first one rests on it."""
+    with writing(things) as connection:
+        ADD.run(connection, name="a")
+        assert RENAME.run(connection, of="a", name="b").rowcount == 1
+        assert RENAME.run(connection, of="a", name="b").rowcount == 0
+
+
+def test_a_statement_belongs_to_the_transaction(things: sa.Engine) -> None:
+    """A request is accepted, audited and answered at once or not at all."""
+    with pytest.raises(ZeroDivisionError), writing(things) as connection:
+        ADD.run(connection, name="a")
+        raise ZeroDivisionError
+    with things.connect() as connection:
+        assert NAMED.first(connection, of="a") is None
+
+
+def test_a_statement_fails_as_sqlalchemys_do(things: sa.Engine) -> None:
+    """Who waits for a full disk or a busy store must hear of it, whoever ran the statement."""
+    with pytest.raises(sa.exc.IntegrityError), writing(things) as connection:
+        ADD.run(connection, name="a")
+        ADD.run(connection, name="a")
+    with pytest.raises(sa.exc.OperationalError), reading_engine_of(things).connect() as connection:
+        ADD.run(connection, name="b")
+
+
+def reading_engine_of(engine: sa.Engine) -> sa.Engine:
+    """The same file, opened by one who may not write."""
+    with engine.connect() as connection:
+        return reading_engine(Path(connection.exec_driver_sql("PRAGMA database_list").one()[2]))

@@ -408,7 +408,7 @@ class SimulatedNode:
 
     def _upload(self, researcher: str, train: Train, update: Mapping[str, np.ndarray]) -> SealedFile:
         out = io.BytesIO()
-        sealed = seal(memoryview(tensor_bytes(update)), out)
+        sealed = seal(io.BytesIO(tensor_bytes(update)), out)
         context = f"{train.experiment_id}/{train.round}/update/{self.member_id}"
         is_enclosed = train.parameters.content is not None
         upload_id = None if is_enclosed else str(uuid.uuid4())

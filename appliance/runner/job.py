@@ -136,7 +136,7 @@ class Worker:
         seed = derive_seed(arguments.random_seed or 0, job.node_id, job.round)
         plan.build(job.model_args, arguments, seed=seed, use_gpu=job.use_gpu, threads=self._threads)
         received = TensorFile(f"/proc/self/fd/{parameters_fd}")
-        plan.set_parameters({name: received[name] for name in received})
+        plan.set_parameters(received)
         sample_count, _ = plan.split()
         started = time.monotonic()
         metrics = [_tested("global", plan)] if arguments.test_on_global_updates or not job.train else []

@@ -65,10 +65,9 @@ class EgressGuard:
         try:
             update = TensorFile(path)
             update.require(expected)
-            require_finite(update, maximum=bound.value)
+            return require_finite(update, maximum=bound.value)
         except TensorFileError as error:
             raise UpdateRefusedError(error.message, rule=str(bound)) from error
-        return _norm(update)
 
     def check_counts(self, request: Train, reply: TrainReply, rows: int) -> None:
         """Raise unless counts and metrics are ones that this dataset can have produced."""
@@ -181,12 +180,3 @@ def _plausible_bytes(expected: dict[str, TensorSpec]) -> int:
     data = sum(math.prod(spec.shape) * np.dtype(spec.dtype).itemsize for spec in expected.values())
     header = sum(len(name.encode()) * 6 + 160 + 24 * len(spec.shape) for name, spec in expected.items())
     return data + header + 1024
-
-
-def _norm(update: TensorFile) -> float:
-    total = 0.0
-    for name, spec in update.specs.items():
-        if spec.dtype.startswith("float"):
-            flat = update[name].ravel()
-            total += float(np.dot(flat, flat))
-    return math.sqrt(total)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import io
-import mmap
 import os
 import threading
 import time
@@ -47,7 +46,7 @@ from appliance.warden.store import rounds
 
 OnStep = Callable[[str, RoundStep], None]
 RUNNER_TRIES = 6  # half a minute, in which a runner that died has started again
-_UPDATE, _PARAMETERS = ".update", ".parameters"
+_UPDATE = ".update"
 _MESSAGE, _RULE = 2000, 500  # characters, as ErrorReply takes them
 # Codes whose message tells of this machine rather than of the request.
 _PRIVATE = frozenset(
@@ -197,23 +196,19 @@ class Round:
         key = sealing.open_key(request.parameters.content_key, self._services.signer.keys.sealing, context=context)
         memory = create_memfd("parameters")
         try:
-            with self._parameters() as file, os.fdopen(os.dup(memory), "wb", buffering=0) as out:
+            with self._parameters() as file, os.fdopen(os.dup(memory), "wb") as out:
                 sealing.unseal(sealing.read_chunks(file), key, out)
             return seal_memfd(memory)
         except BaseException:
             os.close(memory)
             raise
-        finally:
-            self._spool(_PARAMETERS).unlink(missing_ok=True)
 
     def _parameters(self) -> BinaryIO:
         """The sealed parameters: enclosed in the request, or from the network host."""
         enclosed = self._request.parameters.enclosed()
         if enclosed is not None:
             return io.BytesIO(enclosed)
-        self._services.rest.download(self._request.parameters, self._spool(_PARAMETERS), stop=self._stop)
-        self._raise_if_stopped()
-        return self._spool(_PARAMETERS).open("rb")
+        return self._services.rest.download(self._request.parameters, stop=self._stop)
 
     def _run_plan(self, plan: str, parameters: int) -> TrainedResult:
         """The only step that runs foreign code; again when the runner itself went away."""
@@ -286,7 +281,7 @@ class Round:
         size = require_sealed(update_fd)
         norm = self._guard.check(Path(f"/proc/self/fd/{update_fd}"), specs, size)
         is_enclosed = sealing.sealed_size(size) <= MAX_ENCLOSED_BYTES
-        with mmap.mmap(update_fd, size, prot=mmap.PROT_READ) as memory, memoryview(memory) as plain:
+        with os.fdopen(os.dup(update_fd), "rb", buffering=0) as plain:
             content, sealed = self._enclose(plain) if is_enclosed else (None, self._store(plain))
         recipient = self._services.register.require(self._researcher)
         request = self._request
@@ -300,12 +295,12 @@ class Round:
         )
         return {"update": file.model_dump_json(), "tensors": len(specs), "norm": norm}
 
-    def _enclose(self, plain: memoryview) -> tuple[str, sealing.Sealed]:
+    def _enclose(self, plain: BinaryIO) -> tuple[str, sealing.Sealed]:
         out = io.BytesIO()
         sealed = sealing.seal(plain, out)
         return b64url(out.getvalue()), sealed
 
-    def _store(self, plain: memoryview) -> sealing.Sealed:
+    def _store(self, plain: BinaryIO) -> sealing.Sealed:
         with self._spool(_UPDATE).open("wb") as out:
             sealed = sealing.seal(plain, out)
             out.flush()

@@ -179,13 +179,12 @@ class Experiment(Settings):
 
     def parameters(self) -> dict[str, Array]:
         """The global parameters as arrays by name; before the first round, those that the model starts with."""
-        file = TensorFile(self._require_parameters())
-        return {name: file[name] for name in file}
+        return dict(TensorFile(self._require_parameters()))
 
     def training_plan(self) -> TrainingPlan:
         """The training plan, built and with the global parameters set: ``training_plan().model()`` predicts."""
         plan = self._build_plan()
-        plan.set_parameters(self.parameters())
+        plan.set_parameters(TensorFile(self._require_parameters()))
         return plan
 
     def on_event(self, observer: Observer) -> Observer:

@@ -351,14 +351,9 @@ class Round:
     def _fetch(self, node_id: str, update: SealedFile) -> None:
         began = time.monotonic()
         context = f"{self._terms.experiment_id}/{self._terms.round}/update/{node_id}"
-
-        def content_key() -> bytes:
-            return open_key(update.content_key, self._federation.keys.sealing, context=context)
-
         try:
-            file = self._spool.fetch_update(
-                node_id, update, content_key, self._federation.files, self._expected, self._stop
-            )
+            key = open_key(update.content_key, self._federation.keys.sealing, context=context)
+            file = self._spool.fetch_update(node_id, update, key, self._federation.files, self._expected, self._stop)
         except FedWardError as error:
             self._inbox.events.put(_Refused(node_id, error))
         except Exception as error:  # noqa: BLE001 - whoever waits for the update must hear of it

@@ -27,7 +27,9 @@ from appliance.protocol.keys import require_secret
 READY_FILE = "run/rest.port"
 GRACE_S = 2  # transfers resume, so that nobody waits for them at the end
 KEEP_ALIVE_S = 65
-RECORD_BYTES = 16 << 10  # TLS gives no more at once; gunicorn asks for a megabyte, and each would be made and thrown away
+RECORD_BYTES = (
+    16 << 10
+)  # TLS gives no more at once; gunicorn asks for a megabyte, and each would be made and thrown away
 MAX_HEADER_BYTES = 32 << 10  # the metadata of an upload names its recipients
 _MIGRATION_LOCK = 0x46656457617264  # any number that only we use
 _log = structlog.get_logger(__name__)

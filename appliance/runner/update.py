@@ -32,7 +32,9 @@ def write_update(trained: Mapping[str, Array], received: TensorFile) -> int:
                 for first, last in specs[name].parts():
                     part = flat[first:last]
                     if part.dtype.kind == "f":
-                        part = np.subtract(part, received.part(name, first, last), dtype=np.float32, casting="same_kind")
+                        part = np.subtract(
+                            part, received.part(name, first, last), dtype=np.float32, casting="same_kind"
+                        )
                     out.write(part.data)
         return seal_memfd(fd)
     except BaseException:

@@ -406,9 +406,7 @@ def _numbers(returned: Any) -> dict[str, float]:
     return values
 
 
-def each_like(
-    parameters: Mapping[str, Array], expected: Mapping[str, tuple[int, ...]]
-) -> Iterator[tuple[str, Array]]:
+def each_like(parameters: Mapping[str, Array], expected: Mapping[str, tuple[int, ...]]) -> Iterator[tuple[str, Array]]:
     """The arrays by name, each read once; ParametersInvalidError unless names and shapes are the expected ones."""
     if missing := sorted(set(expected) - set(parameters)):
         raise ParametersInvalidError(f"The parameters lack '{missing[0]}', and {len(missing) - 1} others.")

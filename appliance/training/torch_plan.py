@@ -132,7 +132,7 @@ class TorchTrainingPlan(TrainingPlan):
             return self.testing_step(data, target)
 
 
-class SeveralGpus(torch.nn.DataParallel):
+class SeveralGpus(torch.nn.DataParallel[torch.nn.Module]):
     """A model that splits each batch over all GPUs that this process was given, and is itself in all other respects.
 
     One process and no socket, so that it works inside the sandbox. The parameters lie on the first GPU; batch

@@ -165,14 +165,14 @@ class RestClient:
             while not upload.is_complete:
                 self._line.persist(upload.step, backoff)
 
-    def download(self, sealed: SealedFile, *, stop: threading.Event | None = None) -> Download:
+    def download(self, sealed: SealedFile, *, stop: threading.Event | None = None) -> BinaryIO:
         """A file, to be read once from its beginning, in a ``with``; see ``Download``.
 
         Args:
             sealed: Which file, with its size and hash.
             stop: Ends the transfer when it is set.
         """
-        return Download(self._line, sealed, Backoff(self._give_up_s, stop))
+        return cast("BinaryIO", Download(self._line, sealed, Backoff(self._give_up_s, stop)))
 
     def delete(self, upload_id: str) -> None:
         """Delete an upload of ours, or one that was for us alone; one that is gone already is no fault."""

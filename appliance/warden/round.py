@@ -8,6 +8,7 @@ spool). The steps in between live in memory, since repeating them costs less tha
 from __future__ import annotations
 
 import errno
+import hashlib
 import io
 import os
 import threading
@@ -145,12 +146,18 @@ class Round:
             self._fail(self._explained(error))
 
     def _is_in_spool(self) -> bool:
-        """Whether the update lies checked and sealed here; a power cut may have taken the file and left the row."""
+        """Whether the update lies checked and sealed here; a power cut may leave the row and not the whole file."""
         if self._row["step"] != RoundStep.CHECKED:
             return False
-        update = self._row["result"]["update"]
-        is_elsewhere = update is not None and SealedFile.model_validate_json(update).content is None
-        return not is_elsewhere or self._spool(_UPDATE).exists()
+        found = self._row["result"]["update"]
+        update = None if found is None else SealedFile.model_validate_json(found)
+        if update is None or update.content is not None:
+            return True
+        try:
+            with self._spool(_UPDATE).open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest() == update.sha256
+        except FileNotFoundError:
+            return False
 
     def _explained(self, error: Exception) -> FedWardError:
         if isinstance(error, FedWardError):
@@ -302,10 +309,7 @@ class Round:
 
     def _store(self, plain: BinaryIO) -> sealing.Sealed:
         with self._spool(_UPDATE).open("wb") as out:
-            sealed = sealing.seal(plain, out)
-            out.flush()
-            os.fsync(out.fileno())
-        return sealed
+            return sealing.seal(plain, out)
 
     def _persist_checked(self, checked: dict[str, Any], record: str) -> None:
         with self._services.store.write() as connection:
@@ -336,6 +340,9 @@ class Round:
         self._reply(reply.model_copy(update={"timing": Timing(**self._timing)}))
 
     def _upload(self, update: SealedFile, upload_id: str) -> None:
+        # Beside each other: until the disk has the file, a power cut costs the training (see _is_in_spool), as it would
+        # have cost it while we waited.
+        threading.Thread(target=_sync, args=(self._spool(_UPDATE),), daemon=True).start()
         self._services.rest.upload(
             self._spool(_UPDATE),
             upload_id=upload_id,
@@ -473,6 +480,12 @@ class _Progress:
         signed = services.mailbox.sign(self._researcher, body, in_reply_to=self._jti)
         services.egress.message_later(signed)
         services.mailbox.publish(signed)
+
+
+def _sync(path: Path) -> None:
+    """Let the disk have a file; one that is delivered already, and gone, needs it no more."""
+    with suppress(OSError), path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def error_reply(error: FedWardError, request: Train | None) -> ErrorReply:

@@ -25,8 +25,8 @@ class Update:
     """What one node returned: for each tensor of the model, by name, what training added to it.
 
     Floating-point tensors hold differences to the global parameters, integer ones (counters) the values themselves.
-    They lie on disk: ``update["layer.weight"]`` reads one. Read with ``read_part`` one part of all updates at a time, as
-    ``FedAverage`` does, and memory grows neither with the number of nodes nor with their tensors.
+    They lie on disk: ``update["layer.weight"]`` reads one. Read one part of all updates at a time with ``read_part``,
+    as ``FedAverage`` does, and memory grows neither with the number of nodes nor with their tensors.
 
     Attributes:
         weight: The node's number of training samples.

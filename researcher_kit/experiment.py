@@ -483,7 +483,7 @@ class Experiment(Settings):
         if self._parameters is None or (self._is_plan_new and self._round == 0):
             self._start()
         elif self._is_plan_new:
-            self._require_same_model(self._build_plan().get_parameters())
+            self._require_same_model(self._build_plan().get_parameters(copy=False))
         self._is_plan_new = False
         assert self._parameters is not None
         return self._parameters
@@ -492,7 +492,7 @@ class Experiment(Settings):
         folder = self.experimentation_path()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         start = folder / ".start.safetensors"
-        write_tensors(self._build_plan().get_parameters(), start)
+        write_tensors(self._build_plan().get_parameters(copy=False), start)
         saved = self._save(start)
         start.unlink()
         self._superseded = None if self._save_breakpoints else saved

@@ -144,7 +144,7 @@ class Worker:
         if job.train:
             sample_count = plan.train(_Reporter(self._channel, job.job_id)).sample_count
             metrics += [_tested("local", plan)] if arguments.test_on_local_updates else []
-            fd = write_update(plan.get_parameters(), received)
+            fd = write_update(plan.get_parameters(copy=False), received)
         trained = Trained(
             job_id=job.job_id,
             sample_count=sample_count,

@@ -220,8 +220,12 @@ class TrainingPlan:
             self._loaded = None
         self._dataset = dataset
 
-    def get_parameters(self) -> Arrays:
-        """Copies of the model's tensors by name: float32, or integers as they are."""
+    def get_parameters(self, *, copy: bool = True) -> Arrays:
+        """The model's tensors by name: float32, or integers as they are.
+
+        Args:
+            copy: False for arrays that may be the model's own memory, and change when it trains on.
+        """
         raise NotImplementedError
 
     def set_parameters(self, parameters: Mapping[str, Array]) -> None:

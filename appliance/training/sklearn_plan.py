@@ -43,7 +43,7 @@ class SklearnTrainingPlan(TrainingPlan):
 
     required_hooks: ClassVar[tuple[str, ...]] = ("init_model", "training_data")
 
-    def get_parameters(self) -> Arrays:
+    def get_parameters(self, *, copy: bool = True) -> Arrays:  # noqa: ARG002 - they are doubles: it is always one
         """Copies of ``coef_`` and ``intercept_`` as float32."""
         return {name: getattr(self.model(), name).astype(np.float32) for name in _TENSORS}
 

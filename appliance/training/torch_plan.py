@@ -54,9 +54,9 @@ class TorchTrainingPlan(TrainingPlan):
             names = ", ".join(sorted(optimizer_args)) or "nothing"
             raise ArgumentInvalidError(f"torch.optim.SGD does not take optimizer_args as given ({names}).") from None
 
-    def get_parameters(self) -> Arrays:
-        """Copies of the state's tensors by name; without ``share_persistent_buffers`` only of what is trained."""
-        return {name: _array(tensor) for name, tensor in self._shared().items()}
+    def get_parameters(self, *, copy: bool = True) -> Arrays:
+        """The state's tensors by name; without ``share_persistent_buffers`` only what is trained."""
+        return {name: _array(tensor, copy=copy) for name, tensor in self._shared().items()}
 
     def set_parameters(self, parameters: Mapping[str, Array]) -> None:
         """Give the model these tensors.
@@ -194,7 +194,7 @@ def _tensor(values: Any) -> torch.Tensor:
     return torch.tensor(array.astype(np.float32) if array.dtype.kind == "f" else array)
 
 
-def _array(tensor: torch.Tensor) -> Array:
-    """A copy as a numpy array; every float becomes float32."""
-    tensor = tensor.detach().to("cpu", torch.float32 if tensor.is_floating_point() else tensor.dtype)
-    return np.array(tensor.numpy())
+def _array(tensor: torch.Tensor, *, copy: bool = True) -> Array:
+    """A numpy array; every float becomes float32."""
+    array = tensor.detach().to("cpu", torch.float32 if tensor.is_floating_point() else tensor.dtype).numpy()
+    return np.array(array) if copy else np.asarray(array)

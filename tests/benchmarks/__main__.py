@@ -35,8 +35,9 @@ from appliance.warden.governance import SOCKET_NAME
 from researcher_kit import Experiment, Federation
 from researcher_kit.monitor import RoundClosed
 from tests.benchmarks.bare import run_bare
-from tests.benchmarks.memory import Peak, Pids, peak_resident
+from tests.benchmarks.memory import Peak, Pids
 from tests.benchmarks.stages import Stages
+from tests.memory import resident
 
 RUNS = 5
 PLAN = Path(__file__).with_name("plan.py")
@@ -120,7 +121,7 @@ class Bench:
             bare_ms=round(floor, 3),
             ratio=round(mine / floor, 2),
             overhead_share=round(1 - floor / mine, 4),
-            memory_mb=round(max(map(peak_resident, theirs)) / 2**20, 1),
+            memory_mb=round(max(resident(pid, peak=True) for pid in theirs) / 2**20, 1),
         )
 
     def _bare_ms(self) -> float:

@@ -45,15 +45,6 @@ class Peak:
             thread.join()
 
 
-def peak_resident(pid: int) -> int:
-    """The most that a process ever had in memory, in bytes, as the kernel counts."""
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except OSError:  # it has ended
-        return 0
-    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
-
-
 def _held(pids: list[int]) -> int:
     """Proportional set sizes, so that what a fork shares counts once."""
     total = 0

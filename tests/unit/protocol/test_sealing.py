@@ -29,6 +29,7 @@ from appliance.protocol.sealing import (
     unseal,
 )
 from tests.conftest import Members
+from tests.memory import HighWater
 
 VECTORS = Path(__file__).parents[2] / "vectors"
 CONTEXT = "update e-1 1"
@@ -86,6 +87,24 @@ def test_size_and_hash_are_told_truly(size: int) -> None:
 
     assert len(raw) == told.size_bytes == sealed_size(size)
     assert hashlib.sha256(raw).hexdigest() == told.sha256
+
+
+def test_memory_stays_flat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model of gigabytes is sealed and opened by a warden that may have 64 MB more than when it is idle."""
+    monkeypatch.setattr(sealing, "CHUNK_BYTES", 1 << 20)
+    size = 128 << 20
+    with (
+        (tmp_path / "plain").open("w+b") as plain,
+        (tmp_path / "sealed").open("w+b") as raw,
+        Path("/dev/null").open("wb") as void,
+    ):
+        plain.truncate(size)
+        high = HighWater()
+        told = seal(plain, raw)
+        raw.seek(0)
+
+        assert unseal(read_chunks(raw), told.content_key, void) == size
+        assert high.rise() < 32 << 20
 
 
 def test_no_key_seals_two_files() -> None:

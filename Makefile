@@ -27,7 +27,7 @@ lint: $(VENV)/.dev ## Style, types, and which room may import which
 docs: $(VENV)/.dev ## Build the documentation into docs/_build/html; a warning is an error
 	$(VENV)/bin/python tests/run_suites.py docs
 
-bench: $(VENV)/.dev ## Measure what a round costs beside a bare TCP loop
+bench: $(VENV)/.dev ## Measure what a round costs beside a bare TCP loop, and its memory
 	$(VENV)/bin/python -m tests.benchmarks
 
 soak: packages $(VENV)/.dev ## Run 500 rounds while every part is killed in turn; SOAK="--seed 7 --rounds 60" for another

@@ -100,7 +100,7 @@ def save(state: Breakpoint, parameters: Path, experiment: Path) -> Path:
     part = experiment / f".{target.name}-{uuid.uuid4().hex}"
     try:
         part.mkdir(mode=0o700, parents=True)
-        shutil.copyfile(parameters, part / PARAMETERS_FILE)
+        _link_or_copy(parameters, part / PARAMETERS_FILE)
         (part / STATE_FILE).write_text(state.model_dump_json(indent=1))
         for path in (part / PARAMETERS_FILE, part / STATE_FILE, part):
             sync(path)
@@ -161,6 +161,14 @@ def _newest(experiment: Path) -> Path:
 
 def _all(experiment: Path) -> list[Path]:
     return sorted(path.parent for path in experiment.glob(f"breakpoint_*/{STATE_FILE}"))
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    """The same file by another name: tensor files are written once and never changed."""
+    try:
+        target.hardlink_to(source)
+    except OSError:  # a file system without links
+        shutil.copyfile(source, target)
 
 
 def _move(part: Path, target: Path) -> None:

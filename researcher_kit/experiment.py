@@ -181,13 +181,12 @@ class Experiment(Settings):
 
     def parameters(self) -> dict[str, Array]:
         """The global parameters as arrays by name; before the first round, those that the model starts with."""
-        file = TensorFile(self._require_parameters())
-        return {name: file[name] for name in file}
+        return dict(TensorFile(self._require_parameters()))
 
     def training_plan(self) -> TrainingPlan:
         """The training plan, built and with the global parameters set: ``training_plan().model()`` predicts."""
         plan = self._build_plan()
-        plan.set_parameters(self.parameters())
+        plan.set_parameters(TensorFile(self._require_parameters()))
         return plan
 
     def on_event(self, observer: Observer) -> Observer:
@@ -497,7 +496,7 @@ class Experiment(Settings):
         if self._parameters is None or (self._is_plan_new and self._round == 0):
             self._start()
         elif self._is_plan_new:
-            self._require_same_model(self._build_plan().get_parameters())
+            self._require_same_model(self._build_plan().get_parameters(copy=False))
         self._is_plan_new = False
         assert self._parameters is not None
         return self._parameters
@@ -506,7 +505,7 @@ class Experiment(Settings):
         folder = self.experimentation_path()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         start = folder / ".start.safetensors"
-        write_tensors(self._build_plan().get_parameters(), start)
+        write_tensors(self._build_plan().get_parameters(copy=False), start)
         saved = self._save(start)
         start.unlink()
         self._superseded = None if self._save_breakpoints else saved

@@ -377,14 +377,9 @@ class Round:
         """The update, or why there is none; to be heard of by the round's own thread."""
         began = time.monotonic()
         context = f"{self._terms.experiment_id}/{self._terms.round}/update/{node_id}"
-
-        def content_key() -> bytes:
-            return open_key(update.content_key, self._federation.keys.sealing, context=context)
-
         try:
-            file = self._spool.fetch_update(
-                node_id, update, content_key, self._federation.files, self._expected, self._stop
-            )
+            key = open_key(update.content_key, self._federation.keys.sealing, context=context)
+            file = self._spool.fetch_update(node_id, update, key, self._federation.files, self._expected, self._stop)
         except FedWardError as error:
             # A full disk here is no fault of the node's: the round goes on when there is room.
             return error if error.code is Code.DISK_FULL else _Refused(node_id, error)

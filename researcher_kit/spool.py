@@ -6,11 +6,10 @@ A file has its final name only when it is whole; what a crash leaves behind is f
 from __future__ import annotations
 
 import io
-import mmap
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -41,23 +40,21 @@ class Spool:
         target = self._folder / "parameters.sealed"
         with (
             _disk_errors(self._folder),
-            parameters.open("rb") as source,
-            mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
-            memoryview(mapped) as view,
+            parameters.open("rb", buffering=0) as source,
             target.open("wb") as out,
         ):
-            return target, seal(view, out)
+            return target, seal(source, out)
 
     def fetch_update(
         self,
         node_id: str,
         update: SealedFile,
-        content_key: Callable[[], bytes],
+        content_key: bytes,
         files: Files,
         expected: Mapping[str, TensorSpec],
         stop: threading.Event,
     ) -> TensorFile:
-        """Download, open and check a node's update; one that is here already is only checked.
+        """Download, open and check a node's update, over one that a crash left here: the disk may not have had it all.
 
         Raises:
             UpdateRefusedError: Not a tensor file, not the model's tensors, or values that no model has.
@@ -65,10 +62,9 @@ class Spool:
         """
         enclosed = update.enclosed()
         if enclosed is not None:  # in the store with its reply: no file need hold it too
-            return _opened(enclosed, content_key(), expected)
+            return _opened(enclosed, content_key, expected)
         target = self._folder / f"{node_id}.safetensors"
-        if not target.exists():
-            self._fetch(target, update, content_key(), files, stop)
+        self._fetch(target, update, content_key, files, stop)
         try:
             return _checked(target, expected)
         except TensorFileError as error:
@@ -92,12 +88,10 @@ class Spool:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def _fetch(self, target: Path, update: SealedFile, content_key: bytes, files: Files, stop: threading.Event) -> None:
-        sealed, part = target.with_suffix(".sealed"), target.with_suffix(".part")
-        files.download(update, sealed, stop=stop)
-        with _disk_errors(self._folder), sealed.open("rb") as source, part.open("wb") as out:
+        part = target.with_suffix(".part")
+        with _disk_errors(self._folder), files.download(update, stop=stop) as source, part.open("wb") as out:
             unseal(read_chunks(source), content_key, out)
         part.replace(target)
-        sealed.unlink(missing_ok=True)
 
 
 def sync(path: Path) -> None:

@@ -7,7 +7,7 @@ import secrets
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 from appliance.protocol.envelope import Signer
 from appliance.protocol.home import MemberHome
@@ -49,8 +49,8 @@ class Files(Protocol):
     ) -> None:
         """Upload a file, whole; the same id and hash again change nothing."""
 
-    def download(self, sealed: SealedFile, destination: Path, *, stop: threading.Event | None = None) -> None:
-        """Fetch a file, checked against its hash: ``destination`` is whole or absent."""
+    def download(self, sealed: SealedFile, *, stop: threading.Event | None = None) -> BinaryIO:
+        """A file, to be read once in a ``with``; the read that finds its end has checked the hash."""
 
     def delete(self, upload_id: str) -> None:
         """Delete an upload of ours."""

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from safetensors.numpy import load
@@ -226,10 +226,9 @@ class MemoryFiles:
         self.store.uploads[upload_id] = _Upload(self.member_id, frozenset(recipients), content)
         self.store.uploaded[self.member_id] += 1
 
-    def download(self, sealed: SealedFile, destination: Path, *, stop: threading.Event | None = None) -> None:
+    def download(self, sealed: SealedFile, *, stop: threading.Event | None = None) -> BinaryIO:
         """Give a file to whoever may have it."""
-        content = self.read(sealed)
-        destination.write_bytes(content)
+        return io.BytesIO(self.read(sealed))
 
     def read(self, sealed: SealedFile) -> bytes:
         """The bytes of a file that we may have."""
@@ -408,7 +407,7 @@ class SimulatedNode:
 
     def _upload(self, researcher: str, train: Train, update: Mapping[str, np.ndarray]) -> SealedFile:
         out = io.BytesIO()
-        sealed = seal(memoryview(tensor_bytes(update)), out)
+        sealed = seal(io.BytesIO(tensor_bytes(update)), out)
         context = f"{train.experiment_id}/{train.round}/update/{self.member_id}"
         is_enclosed = train.parameters.content is not None
         upload_id = None if is_enclosed else str(uuid.uuid4())

@@ -27,6 +27,9 @@ from appliance.protocol.keys import require_secret
 READY_FILE = "run/rest.port"
 GRACE_S = 2  # transfers resume, so that nobody waits for them at the end
 KEEP_ALIVE_S = 65
+RECORD_BYTES = (
+    16 << 10
+)  # TLS gives no more at once; gunicorn asks for a megabyte, and each would be made and thrown away
 MAX_HEADER_BYTES = 32 << 10  # the metadata of an upload names its recipients
 _MIGRATION_LOCK = 0x46656457617264  # any number that only we use
 _log = structlog.get_logger(__name__)
@@ -107,6 +110,9 @@ def server_context(files: TlsFiles, patience_s: float) -> ssl.SSLContext:
 
         def setblocking(self, flag: bool, /) -> None:
             self.settimeout(patience_s if flag else 0.0)
+
+        def recv(self, buflen: int = RECORD_BYTES, flags: int = 0) -> bytes:
+            return super().recv(min(buflen, RECORD_BYTES), flags)
 
         @classmethod
         def _create(cls, sock: socket.socket, *args: Any, **kwargs: Any) -> PatientSocket:

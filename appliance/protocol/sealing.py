@@ -9,6 +9,7 @@ and memory stays flat. Who sealed it is not the seal's to say: the signed messag
 from __future__ import annotations
 
 import hashlib
+import mmap
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -46,11 +47,11 @@ def sealed_size(plain_bytes: int) -> int:
     return plain_bytes + chunks * TAG_BYTES
 
 
-def seal(plain: memoryview, out: BinaryIO) -> Sealed:
+def seal(plain: BinaryIO, out: BinaryIO) -> Sealed:
     """Encrypt ``plain`` into ``out`` under a fresh key, hashing on the way.
 
     Args:
-        plain: The bytes, read once.
+        plain: A file that can seek, read once from its beginning.
         out: Where the sealed bytes are written, in order.
     """
     key = os.urandom(_KEY_BYTES)
@@ -62,17 +63,22 @@ def seal(plain: memoryview, out: BinaryIO) -> Sealed:
     return Sealed(digest.hexdigest(), size, key)
 
 
-def seal_chunks(plain: memoryview, key: bytes) -> Iterator[bytes]:
-    """The sealed chunks of ``plain``. A key seals one file, ever."""
+def seal_chunks(plain: BinaryIO, key: bytes) -> Iterator[memoryview]:
+    """The sealed chunks of ``plain``, each good until the next is asked for. A key seals one file, ever."""
     cipher = AESGCM(key)
-    plain = plain.cast("B")  # so that lengths are bytes, whatever the view's own items are
-    total = max(1, -(-len(plain) // CHUNK_BYTES))
+    left = plain.seek(0, os.SEEK_END)
+    plain.seek(0)
+    total = max(1, -(-left // CHUNK_BYTES))
+    buffer, sealed = _buffer(CHUNK_BYTES), _buffer(CHUNK_BYTES + TAG_BYTES)
     for number in range(total):
-        chunk = plain[number * CHUNK_BYTES : (number + 1) * CHUNK_BYTES]
-        yield cipher.encrypt(_nonce(number, last=number == total - 1), chunk, None)
+        chunk = _filled(buffer[:left], plain)
+        left -= len(chunk)
+        out = sealed[: len(chunk) + TAG_BYTES]
+        cipher.encrypt_into(_nonce(number, last=number == total - 1), chunk, None, out)
+        yield out
 
 
-def unseal(chunks: Iterable[bytes], key: bytes, out: BinaryIO) -> int:
+def unseal(chunks: Iterable[memoryview], key: bytes, out: BinaryIO) -> int:
     """Decrypt sealed chunks (as cut by ``read_chunks``) into ``out``; returns the number of plain bytes.
 
     Every byte written is authentic, but only a normal return says that it is all of them: on an error throw
@@ -82,21 +88,24 @@ def unseal(chunks: Iterable[bytes], key: bytes, out: BinaryIO) -> int:
         SealError: A chunk is altered, missing, added or in another place.
     """
     cipher, size, number = AESGCM(key), 0, 0
-    waiting: bytes | None = None
+    plain = _buffer(CHUNK_BYTES)
+    waiting: memoryview | None = None
     for chunk in chunks:
         if waiting is not None:
-            size += out.write(_open(cipher, waiting, number, last=False))
+            size += out.write(_open(cipher, waiting, plain, number, last=False))
             number += 1
         waiting = chunk
     if waiting is None:
         raise SealError("The sealed file is empty.")
-    return size + out.write(_open(cipher, waiting, number, last=True))
+    return size + out.write(_open(cipher, waiting, plain, number, last=True))
 
 
-def read_chunks(file: BinaryIO) -> Iterator[bytes]:
-    """Cut a sealed file into the chunks that ``unseal`` wants."""
-    while chunk := file.read(CHUNK_BYTES + TAG_BYTES):
+def read_chunks(file: BinaryIO) -> Iterator[memoryview]:
+    """Cut a sealed file into the chunks that ``unseal`` wants: each is good until the next but one is asked for."""
+    now, later = (_buffer(CHUNK_BYTES + TAG_BYTES) for _ in range(2))
+    while chunk := _filled(now, file):
         yield chunk
+        now, later = later, now
 
 
 def seal_key(content_key: bytes, recipient: str, *, context: str) -> str:
@@ -129,8 +138,23 @@ def _nonce(number: int, *, last: bool) -> bytes:
     return number.to_bytes(11, "big") + bytes([last])
 
 
-def _open(cipher: AESGCM, chunk: bytes, number: int, *, last: bool) -> bytes:
+def _open(cipher: AESGCM, chunk: memoryview, plain: memoryview, number: int, *, last: bool) -> memoryview:
+    out = plain[: max(0, len(chunk) - TAG_BYTES)]
     try:
-        return cipher.decrypt(_nonce(number, last=last), chunk, None)
+        cipher.decrypt_into(_nonce(number, last=last), chunk, None, out)
     except (InvalidTag, ValueError) as error:
         raise SealError(f"Chunk {number + 1} of the sealed file is altered, missing or cut short.") from error
+    return out
+
+
+def _buffer(size: int) -> memoryview:
+    """Memory of which a small file touches, and so costs, a page."""
+    return memoryview(mmap.mmap(-1, size))
+
+
+def _filled(buffer: memoryview, file: BinaryIO) -> memoryview:
+    """As much of ``buffer`` as the file still fills."""
+    size = 0
+    while size < len(buffer) and (count := file.readinto(buffer[size:])):  # type: ignore[attr-defined] # of all we open
+        size += count
+    return buffer[:size]

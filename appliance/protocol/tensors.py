@@ -8,6 +8,9 @@ the shortest one that describes its tensors.
 from __future__ import annotations
 
 import json
+import math
+import os
+import weakref
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +19,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save, save_file
 
 from appliance.protocol.errors import TensorFileError
 
@@ -26,6 +28,7 @@ DTYPES = frozenset({"float32", "float64", "int64", "int32", "uint8", "bool"})
 MAX_TENSORS = 100_000
 MAX_NAME = 512
 MAX_HEADER_BYTES = 32 << 20
+PART_BYTES = 1 << 20  # of a tensor that is read in parts: few calls, and it stays in the processor's cache
 
 
 @dataclass(frozen=True)
@@ -35,9 +38,21 @@ class TensorSpec:
     shape: tuple[int, ...]
     dtype: str
 
+    @property
+    def size(self) -> int:
+        """The number of elements."""
+        return math.prod(self.shape)
 
-class TensorFile:
-    """A tensor file, mapped: a tensor is read when it is asked for.
+    def parts(self) -> Iterator[tuple[int, int]]:
+        """The tensor laid out flat, in pieces of at most ``PART_BYTES``: where each begins and ends."""
+        step = PART_BYTES // np.dtype(self.dtype).itemsize
+        return ((first, min(first + step, self.size)) for first in range(0, self.size, step))
+
+
+class TensorFile(Mapping[str, Array]):
+    """A tensor file: a tensor, or a part of one, is read when it is asked for.
+
+    Nothing is mapped: a file that somebody cuts short under us is an error, and no signal that ends the process.
 
     Args:
         path: The file.
@@ -50,29 +65,41 @@ class TensorFile:
 
     def __init__(self, path: Path | str, *, max_header_bytes: int = MAX_HEADER_BYTES) -> None:
         try:
-            _require_plain_header(Path(path), min(max_header_bytes, MAX_HEADER_BYTES))
-            self._file = safe_open(str(path), framework="np")
+            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            weakref.finalize(self, os.close, self._fd)
+            entries, start = _read_plain_header(self._fd, min(max_header_bytes, MAX_HEADER_BYTES))
+            with safe_open(str(path), framework="np"):
+                pass  # the format's own rules, by its own library
         except (SafetensorError, OSError) as error:
             raise TensorFileError("The tensor file is malformed or cut short.") from error
-        names = sorted(self._file.keys())
-        if len(names) > MAX_TENSORS or any(len(name) > MAX_NAME for name in names):
-            raise TensorFileError(f"The tensor file has {len(names)} tensors or an over-long name.")
-        self.specs = {name: self._spec(name) for name in names}
-
-    def _spec(self, name: str) -> TensorSpec:
-        part = self._file.get_slice(name)
-        dtype = _NAMES.get(part.get_dtype())
-        if dtype is None:
-            allowed = ", ".join(sorted(DTYPES))
-            raise TensorFileError(f"The tensor file holds a tensor of type {part.get_dtype()}; allowed: {allowed}.")
-        return TensorSpec(tuple(part.get_shape()), dtype)
+        if len(entries) > MAX_TENSORS or any(len(name) > MAX_NAME for name in entries):
+            raise TensorFileError(f"The tensor file has {len(entries)} tensors or an over-long name.")
+        self.specs = {name: _spec(entries[name]) for name in sorted(entries)}
+        self._starts = {name: start + int(entry["data_offsets"][0]) for name, entry in entries.items()}
 
     def __getitem__(self, name: str) -> Array:
-        array: Array = self._file.get_tensor(name)
-        return array
+        return self.part(name, 0, self.specs[name].size).reshape(self.specs[name].shape)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.specs)
+
+    def __len__(self) -> int:
+        return len(self.specs)
+
+    def part(self, name: str, first: int, last: int) -> Array:
+        """The elements from ``first`` up to ``last`` of a tensor laid out flat, as an array of their own."""
+        dtype = np.dtype(self.specs[name].dtype)
+        array = np.empty(last - first, dtype)
+        left, place = array.view(np.uint8).data, self._starts[name] + first * dtype.itemsize
+        while left:
+            if not (count := os.preadv(self._fd, [left], place)):
+                raise TensorFileError("The tensor file was cut short.")
+            left, place = left[count:], place + count
+        return array
+
+    def parts(self, name: str) -> Iterator[Array]:
+        """A tensor laid out flat, one part after the other."""
+        return (self.part(name, first, last) for first, last in self.specs[name].parts())
 
     def require(self, expected: Mapping[str, TensorSpec]) -> None:
         """Raise TensorFileError unless names, shapes and types are exactly ``expected``.
@@ -94,54 +121,100 @@ _ENTRY = frozenset({"dtype", "shape", "data_offsets"})
 _NAMES = {
     "F32": "float32", "F64": "float64", "I64": "int64", "I32": "int32", "U8": "uint8", "BOOL": "bool",
 }  # fmt: skip
+_CODES = {name: code for code, name in _NAMES.items()}
 
 
 def write_tensors(tensors: Mapping[str, Array], path: Path) -> None:
-    """Write a tensor file; tensors are made contiguous where they are not."""
-    save_file(_contiguous(tensors), str(path))
+    """Write a tensor file, with no copy of a tensor that lies in one piece."""
+    with path.open("wb") as file:
+        for piece in _pieces(tensors):
+            file.write(piece)
 
 
 def tensor_bytes(tensors: Mapping[str, Array]) -> bytes:
     """A tensor file's bytes, for small models and tests."""
-    return save(_contiguous(tensors))
+    return b"".join(_pieces(tensors))
 
 
-def require_finite(file: TensorFile, *, maximum: float) -> None:
-    """Raise TensorFileError when a value is not finite or larger than ``maximum`` in size."""
-    for name in file:
-        array = file[name]
-        if array.dtype.kind != "f" or array.size == 0:
+def tensor_header(specs: Mapping[str, TensorSpec]) -> tuple[bytes, list[str]]:
+    """A tensor file's beginning, and the order in which the tensors' bytes follow it, with nothing in between.
+
+    Raises:
+        TensorFileError: A type that we do not take.
+    """
+    entries: dict[str, object] = {}
+    offset = 0
+    for name, spec in specs.items():
+        if spec.dtype not in DTYPES:
+            raise TensorFileError(f"The tensor '{name}' is {spec.dtype}; allowed: {sorted(DTYPES)}.")
+    # Large items first, as safetensors has it: each tensor then begins at a multiple of its item's size.
+    for name in sorted(specs, key=lambda name: (-np.dtype(specs[name].dtype).itemsize, name)):
+        spec, start = specs[name], offset
+        offset += spec.size * np.dtype(spec.dtype).itemsize
+        entries[name] = {"dtype": _CODES[spec.dtype], "shape": spec.shape, "data_offsets": (start, offset)}
+    text = _compact(entries)
+    return len(text).to_bytes(8, "little") + text, [*entries]
+
+
+def _pieces(tensors: Mapping[str, Array]) -> Iterator[bytes | memoryview]:
+    specs = {name: TensorSpec(array.shape, array.dtype.name) for name, array in tensors.items()}
+    header, order = tensor_header(specs)
+    yield header
+    for name in order:
+        array = np.require(tensors[name], specs[name].dtype, "C")
+        yield array.reshape(-1).view(np.uint8).data
+
+
+def require_finite(file: TensorFile, *, maximum: float) -> float:
+    """The L2 norm over all floating-point tensors, read once in parts.
+
+    Raises:
+        TensorFileError: A value is not finite or larger than ``maximum`` in size.
+    """
+    total = 0.0
+    for name, spec in file.specs.items():
+        if not spec.dtype.startswith("float"):
             continue
-        # The two ends tell of NaN and infinity as well, and need no array of flags.
-        low, high = float(array.min()), float(array.max())
-        if not (np.isfinite(low) and np.isfinite(high)):
-            raise TensorFileError(f"The tensor '{name}' holds a value that is not finite.")
-        if max(-low, high) > maximum:
-            raise TensorFileError(f"The tensor '{name}' holds a value beyond {maximum:g}.")
+        for part in file.parts(name):
+            # The two ends tell of NaN and infinity as well, and need no array of flags.
+            low, high = float(part.min()), float(part.max())
+            if not (np.isfinite(low) and np.isfinite(high)):
+                raise TensorFileError(f"The tensor '{name}' holds a value that is not finite.")
+            if max(-low, high) > maximum:
+                raise TensorFileError(f"The tensor '{name}' holds a value beyond {maximum:g}.")
+            total += float(np.dot(part, part))
+    return math.sqrt(total)
 
 
-def _contiguous(tensors: Mapping[str, Array]) -> dict[str, Array]:
-    for name, array in tensors.items():
-        if array.dtype.name not in DTYPES:
-            raise TensorFileError(f"The tensor '{name}' is {array.dtype.name}; allowed: {sorted(DTYPES)}.")
-    # Not ascontiguousarray, which makes a scalar (batch norm's counter) an array of one.
-    return {name: np.require(array, requirements="C") for name, array in tensors.items()}
-
-
-def _require_plain_header(path: Path, max_bytes: int) -> None:
-    with path.open("rb") as file:
-        size = int.from_bytes(file.read(8), "little")
-        if size > max_bytes:
-            raise TensorFileError(f"The tensor file's header has more than {max_bytes} bytes.")
-        header = file.read(size)
+def _read_plain_header(fd: int, max_bytes: int) -> tuple[dict[str, Any], int]:
+    """The header's entries by name, and where the tensors' bytes begin."""
+    size = int.from_bytes(os.pread(fd, 8, 0), "little")
+    if size > max_bytes:
+        raise TensorFileError(f"The tensor file's header has more than {max_bytes} bytes.")
+    header = os.pread(fd, size, 8)
     try:
         entries = json.loads(header, object_pairs_hook=_unique)
         is_plain = all(entry.keys() == _ENTRY for entry in entries.values())
-        text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
+        text = _compact(entries)
     except (ValueError, AttributeError, RecursionError) as error:
         raise TensorFileError("The tensor file is malformed or cut short.") from error
-    if not is_plain or header != text + b" " * (-len(text) % 8):
+    if not is_plain or header != text:
         raise TensorFileError("The tensor file's header says more than its tensors' names, types and shapes.")
+    return entries, 8 + size
+
+
+def _compact(entries: Mapping[str, object]) -> bytes:
+    """The shortest text of a header, and blanks up to a multiple of eight bytes."""
+    text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
+    return text + b" " * (-len(text) % 8)
+
+
+def _spec(entry: Mapping[str, Any]) -> TensorSpec:
+    dtype = _NAMES.get(entry["dtype"])
+    if dtype is None:
+        allowed = ", ".join(sorted(DTYPES))
+        raise TensorFileError(f"The tensor file holds a tensor of type {entry['dtype']}; allowed: {allowed}.")
+    return TensorSpec(tuple(entry["shape"]), dtype)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

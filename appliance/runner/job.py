@@ -136,7 +136,7 @@ class Worker:
         seed = derive_seed(arguments.random_seed or 0, job.node_id, job.round)
         plan.build(job.model_args, arguments, seed=seed, use_gpu=job.use_gpu, threads=self._threads)
         received = TensorFile(f"/proc/self/fd/{parameters_fd}")
-        plan.set_parameters({name: received[name] for name in received})
+        plan.set_parameters(received)
         sample_count, _ = plan.split()
         started = time.monotonic()
         metrics = [_tested("global", plan)] if arguments.test_on_global_updates or not job.train else []
@@ -144,7 +144,7 @@ class Worker:
         if job.train:
             sample_count = plan.train(_Reporter(self._channel, job.job_id)).sample_count
             metrics += [_tested("local", plan)] if arguments.test_on_local_updates else []
-            fd = write_update(plan.get_parameters(), received)
+            fd = write_update(plan.get_parameters(copy=False), received)
         trained = Trained(
             job_id=job.job_id,
             sample_count=sample_count,

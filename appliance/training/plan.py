@@ -222,7 +222,7 @@ class TrainingPlan:
         self._model_args, self._arguments = dict(model_args), arguments
         self._seed, self._threads = seed, threads
         self._check_arguments(arguments)
-        self._optimizer = None
+        self._optimizer = self._model = None  # the last round's, whose memory the new one takes
         with self._reproducible():
             self._model = self._adopt(self.init_model(self.model_args()), use_gpu=use_gpu)
 
@@ -232,8 +232,12 @@ class TrainingPlan:
             self._loaded = None
         self._dataset = dataset
 
-    def get_parameters(self) -> Arrays:
-        """Copies of the model's tensors by name: float32, or integers as they are."""
+    def get_parameters(self, *, copy: bool = True) -> Arrays:
+        """The model's tensors by name: float32, or integers as they are.
+
+        Args:
+            copy: False for arrays that may be the model's own memory, and change when it trains on.
+        """
         raise NotImplementedError
 
     def set_parameters(self, parameters: Mapping[str, Array]) -> None:
@@ -276,6 +280,7 @@ class TrainingPlan:
                     if is_logged:
                         report(_progress(batch, loss))
                     iterations = batch.iteration
+            self._end_training()
         return TrainOutcome(len(loaded.train), iterations)
 
     def test(self) -> TestOutcome | None:
@@ -321,6 +326,9 @@ class TrainingPlan:
 
     def _start_training(self) -> None:
         """Prepare for the updates of one round."""
+
+    def _end_training(self) -> None:
+        """Let go of what only the updates needed."""
 
     def _update(self, data: Any, target: Any, *, wants_loss: bool) -> float:
         """Make one update; the loss may be anything where it is not wanted."""
@@ -434,12 +442,14 @@ def _numbers(returned: Any) -> dict[str, float]:
     return values
 
 
-def require_like(parameters: Mapping[str, Array], expected: Mapping[str, tuple[int, ...]]) -> None:
-    """Raise ParametersInvalidError unless names and shapes are exactly the expected ones."""
+def each_like(parameters: Mapping[str, Array], expected: Mapping[str, tuple[int, ...]]) -> Iterator[tuple[str, Array]]:
+    """The arrays by name, each read once; ParametersInvalidError unless names and shapes are the expected ones."""
     if missing := sorted(set(expected) - set(parameters)):
         raise ParametersInvalidError(f"The parameters lack '{missing[0]}', and {len(missing) - 1} others.")
     if extra := len(set(parameters) - set(expected)):
         raise ParametersInvalidError(f"The parameters hold {extra} tensors that the model does not have.")
     for name, shape in expected.items():
-        if parameters[name].shape != shape:
-            raise ParametersInvalidError(f"The tensor '{name}' is {parameters[name].shape}; the model's is {shape}.")
+        array = parameters[name]
+        if array.shape != shape:
+            raise ParametersInvalidError(f"The tensor '{name}' is {array.shape}; the model's is {shape}.")
+        yield name, array

@@ -12,7 +12,7 @@ from sklearn.linear_model import Perceptron, SGDClassifier, SGDRegressor
 from appliance.training.arguments import TrainingArguments
 from appliance.training.data_manager import DataManager
 from appliance.training.errors import ArgumentInvalidError, PlanInvalidError, TrainingFailedError
-from appliance.training.plan import Array, Arrays, Samples, TrainingPlan, require_like
+from appliance.training.plan import Array, Arrays, Samples, TrainingPlan, each_like
 from appliance.training.split import Indices
 
 SUPPORTED = (SGDClassifier, SGDRegressor, Perceptron)
@@ -43,7 +43,7 @@ class SklearnTrainingPlan(TrainingPlan):
 
     required_hooks: ClassVar[tuple[str, ...]] = ("init_model", "training_data")
 
-    def get_parameters(self) -> Arrays:
+    def get_parameters(self, *, copy: bool = True) -> Arrays:  # noqa: ARG002 - they are doubles: it is always one
         """Copies of ``coef_`` and ``intercept_`` as float32."""
         return {name: getattr(self.model(), name).astype(np.float32) for name in _TENSORS}
 
@@ -53,9 +53,9 @@ class SklearnTrainingPlan(TrainingPlan):
         Raises:
             ParametersInvalidError: They are not exactly the model's: other names or shapes.
         """
-        require_like(parameters, {name: getattr(self.model(), name).shape for name in _TENSORS})
-        for name in _TENSORS:
-            setattr(self.model(), name, parameters[name].astype(np.float64))
+        expected = {name: getattr(self.model(), name).shape for name in _TENSORS}
+        for name, array in each_like(parameters, expected):
+            setattr(self.model(), name, array.astype(np.float64))
 
     def _check_arguments(self, arguments: TrainingArguments) -> None:
         if arguments.fedprox_mu:

@@ -32,6 +32,7 @@ from urllib.parse import urlsplit
 import requests
 import structlog
 from requests.adapters import HTTPAdapter
+from urllib3.exceptions import HTTPError
 
 from appliance.protocol.envelope import Signer
 from appliance.protocol.errors import REMEDIES, Code, ConfigurationError, FedWardError, takes_no_more
@@ -163,45 +164,14 @@ class RestClient:
             while not upload.is_complete:
                 self._line.persist(upload.step, backoff)
 
-    def download(
-        self,
-        sealed: SealedFile,
-        destination: Path,
-        *,
-        on_progress: Progress | None = None,
-        stop: threading.Event | None = None,
-    ) -> None:
-        """Fetch a file: ``destination`` is whole and checked, or absent.
-
-        What came before a break lies in ``<destination>.part`` and is not fetched twice, not even by another process.
+    def download(self, sealed: SealedFile, *, stop: threading.Event | None = None) -> BinaryIO:
+        """A file, to be read once from its beginning, in a ``with``; see ``Download``.
 
         Args:
             sealed: Which file, with its size and hash.
-            destination: Where it goes; an older file there is replaced at the end.
-            on_progress: Told (bytes done, bytes in all).
             stop: Ends the transfer when it is set.
-
-        Raises:
-            RefusedError: With TRANSFER_MISSING when there is no such file for us.
-            CorruptError: The bytes do not have that hash, twice.
-            LocalFileError: The destination cannot be written.
-            UnreachableError: No progress for too long.
-            TransferStoppedError: ``stop`` was set.
         """
-        part = destination.with_name(f"{destination.name}.part")
-        for _ in range(2):  # the beginning that lay here may have been another file's
-            backoff = Backoff(self._give_up_s, stop)
-            with _local(destination), part.open("a+b") as file:
-                fetch = _Fetch(self._line, sealed, file, on_progress, backoff)
-                found = self._line.persist(fetch.run, backoff)
-                os.fsync(file.fileno())
-            if found == sealed.sha256:
-                with _local(destination):
-                    part.replace(destination)
-                    _sync_folder(destination.parent)
-                return
-            part.unlink()
-        raise CorruptError(f"Upload {sealed.upload_id} has the SHA-256 {found}; {sealed.sha256} was announced.")
+        return cast("BinaryIO", Download(self._line, sealed, Backoff(self._give_up_s, stop)))
 
     def delete(self, upload_id: str) -> None:
         """Delete an upload of ours, or one that was for us alone; one that is gone already is no fault."""
@@ -251,6 +221,79 @@ class RestClient:
 
     def _object(self, method: str, path: str, json: Any = None) -> dict[str, Any]:
         return dict(self._answer(method, path, json=json).json())
+
+
+class Download(io.RawIOBase):
+    """A file as it comes over the line; a line that breaks is taken up again where it broke.
+
+    Its bytes are to be believed only when the end was read: that read checks the hash. Nothing is written down, so a
+    process that dies fetches the file again (decision 7).
+
+    Raises:
+        RefusedError: With TRANSFER_MISSING when there is no such file for us.
+        CorruptError: The bytes do not have the hash that was announced.
+        UnreachableError: No progress for too long.
+        TransferStoppedError: The caller's stop was set.
+    """
+
+    def __init__(self, line: _Line, sealed: SealedFile, backoff: Backoff) -> None:
+        super().__init__()
+        self._line = line
+        self._sealed = sealed
+        self._backoff = backoff
+        self._path = f"/uploads/{_uuid(sealed.upload_id or '')}/content"
+        self._answer: requests.Response | None = None
+        self._digest = hashlib.sha256()
+        self._done = 0
+
+    def readable(self) -> bool:
+        """Nothing else can be done with it."""
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        """Fill ``buffer`` with what comes next; 0 at the end of a file that is whole and the one announced."""
+        view = memoryview(buffer)[: min(CHUNK_BYTES, self._sealed.size_bytes - self._done)]
+        if not view:
+            self._require_same()
+            return 0
+        piece = self._line.persist(lambda: self._piece(len(view)), self._backoff)
+        self._backoff.progressed()
+        self._digest.update(piece)
+        self._done += len(piece)
+        view[: len(piece)] = piece
+        return len(piece)
+
+    def close(self) -> None:
+        """Give the line back, or cut it when the rest was not read."""
+        if self._answer is not None:
+            self._answer.close()
+        super().close()
+
+    def _piece(self, limit: int) -> bytes:
+        answer = self._answer = self._answer or self._open()
+        try:
+            if piece := answer.raw.read(limit):
+                return bytes(piece)
+            reason = "the answer ended"
+        except HTTPError as error:
+            reason = type(error).__name__
+        self._answer = None
+        answer.close()
+        raise _PassingError(f"the line broke after {self._done} of {self._sealed.size_bytes} bytes ({reason})")
+
+    def _open(self) -> requests.Response:
+        ranged = {"Range": f"bytes={self._done}-", "If-Range": f'"{self._sealed.sha256}"'} if self._done else {}
+        headers = {**ranged, "Accept-Encoding": "identity"}
+        answer = self._line.call("GET", self._path, headers=headers, stream=True)
+        if self._done and answer.status_code != HTTPStatus.PARTIAL_CONTENT:
+            answer.close()
+            raise CorruptError(f"Upload {self._sealed.upload_id} has become another file while it was fetched.")
+        return answer
+
+    def _require_same(self) -> None:
+        if (found := self._digest.hexdigest()) != self._sealed.sha256:
+            announced = f"{self._sealed.sha256} was announced"
+            raise CorruptError(f"Upload {self._sealed.upload_id} has the SHA-256 {found}; {announced}.")
 
 
 class _Line:
@@ -408,67 +451,6 @@ class _Upload:
             self._backoff.progressed()
 
 
-class _Fetch:
-    """One download into a file that may hold its beginning already."""
-
-    def __init__(
-        self, line: _Line, sealed: SealedFile, file: BinaryIO, on_progress: Progress | None, backoff: Backoff
-    ) -> None:
-        self._line = line
-        self._path = f"/uploads/{_uuid(sealed.upload_id or '')}/content"
-        self._etag = f'"{sealed.sha256}"'
-        self._size = sealed.size_bytes
-        self._file = file
-        self._on_progress = on_progress
-        self._backoff = backoff
-
-    def run(self) -> str:
-        """Fetch what is missing; returns the SHA-256 of the whole."""
-        digest, done = self._held()
-        if done < self._size or not self._size:
-            with self._open(done) as answer:
-                if answer.status_code != HTTPStatus.PARTIAL_CONTENT:
-                    digest, done = hashlib.sha256(), 0
-                    self._file.truncate(0)
-                self._receive(answer, digest, done)
-        return str(digest.hexdigest())
-
-    def _held(self) -> tuple[Any, int]:
-        """The hash and the length of what is here already."""
-        if self._file.seek(0, os.SEEK_END) > self._size:
-            self._file.truncate(0)
-        self._file.seek(0)
-        digest, done = hashlib.sha256(), 0
-        while chunk := self._file.read(CHUNK_BYTES):
-            digest.update(chunk)
-            done += len(chunk)
-        return digest, done
-
-    def _open(self, done: int) -> requests.Response:
-        ranged = {"Range": f"bytes={done}-", "If-Range": self._etag} if done else {}
-        return self._line.call("GET", self._path, headers={**ranged, "Accept-Encoding": "identity"}, stream=True)
-
-    def _receive(self, answer: requests.Response, digest: Any, done: int) -> None:
-        try:
-            for chunk in answer.iter_content(CHUNK_BYTES):
-                if self._backoff.is_stopped:
-                    raise TransferStoppedError
-                self._backoff.progressed()
-                done += len(chunk)
-                digest.update(chunk)
-                if done > self._size:
-                    return  # another file than announced: its hash will say so
-                self._file.write(chunk)
-                if self._on_progress is not None:
-                    self._on_progress(done, self._size)
-        except requests.RequestException as error:
-            raise _broken(error) from error
-        finally:
-            self._file.flush()
-        if done < self._size:
-            raise _PassingError(f"the line broke after {done} of {self._size} bytes")
-
-
 class _Memory(io.RawIOBase):
     """Bytes in memory as a file, without a copy of them all."""
 
@@ -558,11 +540,3 @@ def _uuid(text: str) -> str:
         return str(uuid.UUID(text))
     except ValueError as error:
         raise ConfigurationError(f"{text[:64]!r} is not a UUID.") from error
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

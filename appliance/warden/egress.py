@@ -74,10 +74,9 @@ class EgressGuard:
         try:
             update = TensorFile(path, max_header_bytes=_header_bytes(expected))
             update.require(expected)
-            require_finite(update, maximum=bound.value)
+            return require_finite(update, maximum=bound.value)
         except TensorFileError as error:
             raise UpdateRefusedError(error.message, rule=str(bound)) from error
-        return _norm(update)
 
     def check_counts(self, request: Train, reply: TrainReply, rows: int) -> None:
         """Raise unless counts and metrics are ones that this dataset can have produced."""
@@ -236,12 +235,3 @@ def _data_bytes(expected: dict[str, TensorSpec]) -> int:
 def _header_bytes(expected: dict[str, TensorSpec]) -> int:
     # It says each name, shape and offset once; whatever is longer hides something, or shall exhaust whoever parses it.
     return 1024 + sum(len(name.encode()) * 6 + 160 + 24 * len(spec.shape) for name, spec in expected.items())
-
-
-def _norm(update: TensorFile) -> float:
-    total = 0.0
-    for name, spec in update.specs.items():
-        if spec.dtype.startswith("float"):
-            flat = update[name].ravel()
-            total += float(np.dot(flat, flat))
-    return math.sqrt(total)

@@ -8,8 +8,8 @@ CHECKED for a small update, which its reply encloses: there, CHECKED and REPLIED
 
 from __future__ import annotations
 
+import hashlib
 import io
-import mmap
 import os
 import threading
 import time
@@ -49,7 +49,7 @@ from appliance.warden.store import rounds
 
 OnStep = Callable[[str, RoundStep], None]
 RUNNER_TRIES = 6  # half a minute, in which a runner that died has started again
-_UPDATE, _PARAMETERS = ".update", ".parameters"
+_UPDATE = ".update"
 _MESSAGE, _RULE = 2000, 500  # characters, as ErrorReply takes them
 # Codes whose message tells of this machine rather than of the request.
 _PRIVATE = frozenset(
@@ -160,8 +160,15 @@ class Round:
             self._fail(self._explained(error))
 
     def _is_in_spool(self) -> bool:
-        """Whether the update lies checked and sealed here; a power cut may have taken the file and left the row."""
-        return self._row["step"] == RoundStep.CHECKED and self._spool(_UPDATE).exists()
+        """Whether the update lies checked and sealed here; a power cut may leave the row and not the whole file."""
+        if self._row["step"] != RoundStep.CHECKED:
+            return False
+        update = SealedFile.model_validate_json(self._row["result"]["update"])
+        try:
+            with self._spool(_UPDATE).open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest() == update.sha256
+        except FileNotFoundError:
+            return False
 
     def _explained(self, error: Exception) -> FedWardError:
         if isinstance(error, FedWardError):
@@ -209,23 +216,19 @@ class Round:
         key = sealing.open_key(request.parameters.content_key, self._services.signer.keys.sealing, context=context)
         memory = create_memfd("parameters")
         try:
-            with self._parameters() as file, os.fdopen(os.dup(memory), "wb", buffering=0) as out:
+            with self._parameters() as file, os.fdopen(os.dup(memory), "wb") as out:
                 sealing.unseal(sealing.read_chunks(file), key, out)
             return seal_memfd(memory)
         except BaseException:
             os.close(memory)
             raise
-        finally:
-            self._spool(_PARAMETERS).unlink(missing_ok=True)
 
     def _parameters(self) -> BinaryIO:
         """The sealed parameters: enclosed in the request, or from the network host."""
         enclosed = self._request.parameters.enclosed()
         if enclosed is not None:
             return io.BytesIO(enclosed)
-        self._services.rest.download(self._request.parameters, self._spool(_PARAMETERS), stop=self._stop)
-        self._raise_if_stopped()
-        return self._spool(_PARAMETERS).open("rb")
+        return self._services.rest.download(self._request.parameters, stop=self._stop)
 
     def _run_plan(self, plan: str, dataset: dict[str, Any], parameters: int) -> TrainedResult:
         """The only step that runs foreign code; again when the runner itself went away."""
@@ -306,7 +309,7 @@ class Round:
         size = require_sealed(update_fd)
         norm = self._guard.check(Path(f"/proc/self/fd/{update_fd}"), specs, size)
         is_enclosed = sealing.sealed_size(size) <= MAX_ENCLOSED_BYTES
-        with mmap.mmap(update_fd, size, prot=mmap.PROT_READ) as memory, memoryview(memory) as plain:
+        with os.fdopen(os.dup(update_fd), "rb", buffering=0) as plain:
             content, sealed = self._enclose(plain) if is_enclosed else (None, self._store(plain))
         recipient = self._services.register.require(self._researcher)
         request = self._request
@@ -321,18 +324,15 @@ class Round:
         facts = {"tensors": len(specs), "norm": norm}
         return {"update": file.model_dump_json(), "is_spooled": not is_enclosed, "facts": facts}
 
-    def _enclose(self, plain: memoryview) -> tuple[str, sealing.Sealed]:
+    def _enclose(self, plain: BinaryIO) -> tuple[str, sealing.Sealed]:
         out = io.BytesIO()
         sealed = sealing.seal(plain, out)
         return b64url(out.getvalue()), sealed
 
-    def _store(self, plain: memoryview) -> sealing.Sealed:
+    def _store(self, plain: BinaryIO) -> sealing.Sealed:
         self._uses_spool = True
         with self._spool(_UPDATE).open("wb") as out:
-            sealed = sealing.seal(plain, out)
-            out.flush()
-            os.fsync(out.fileno())
-        return sealed
+            return sealing.seal(plain, out)
 
     def _persist_checked(self) -> None:
         with self._services.store.write() as connection:
@@ -367,6 +367,9 @@ class Round:
         self._reply(reply.model_copy(update={"timing": Timing(**self._timing)}))
 
     def _upload(self, update: SealedFile, upload_id: str) -> None:
+        # Beside each other: until the disk has the file, a power cut costs the training (see _is_in_spool), as it would
+        # have cost it while we waited.
+        threading.Thread(target=_sync, args=(self._spool(_UPDATE),), daemon=True).start()
         self._services.rest.upload(
             self._spool(_UPDATE),
             upload_id=upload_id,
@@ -518,6 +521,12 @@ class _Progress:
         signed = services.mailbox.sign(self._researcher, body, in_reply_to=self._jti)
         services.egress.message_later(signed)
         services.mailbox.publish(signed)
+
+
+def _sync(path: Path) -> None:
+    """Let the disk have a file; one that is delivered already, and gone, needs it no more."""
+    with suppress(OSError), path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def error_reply(error: FedWardError, request: Train | None) -> ErrorReply:

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from pydantic import JsonValue
 
-from appliance.protocol.tensors import Array, TensorSpec
+from appliance.protocol.tensors import Array, TensorFile, TensorSpec
 
 
 class Tensors(Protocol):
@@ -25,8 +25,8 @@ class Update:
     """What one node returned: for each tensor of the model, by name, what training added to it.
 
     Floating-point tensors hold differences to the global parameters, integer ones (counters) the values themselves.
-    They lie on disk: ``update["layer.weight"]`` reads one. Read one tensor of all updates at a time, as
-    ``FedAverage`` does, and memory does not grow with the number of nodes.
+    They lie on disk: ``update["layer.weight"]`` reads one. Read one part of all updates at a time with ``read_part``,
+    as ``FedAverage`` does, and memory grows neither with the number of nodes nor with their tensors.
 
     Attributes:
         weight: The node's number of training samples.
@@ -42,6 +42,13 @@ class Update:
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.tensors)
+
+
+def read_part(tensors: Tensors, name: str, first: int, last: int) -> Array:
+    """The elements from ``first`` up to ``last`` of a tensor laid out flat; no more is read, where it lies on disk."""
+    if isinstance(tensors, Update):
+        tensors = tensors.tensors
+    return tensors.part(name, first, last) if isinstance(tensors, TensorFile) else tensors[name].reshape(-1)[first:last]
 
 
 class Aggregator(ABC):

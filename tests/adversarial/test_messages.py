@@ -48,7 +48,7 @@ from appliance.transport.sqlite import reading_engine
 from researcher_kit.monitor import NodeReceived
 from tests.adversarial.post import Person, Post
 from tests.hospitals import PLAN, AuditTail, Hospitals, training_args
-from tests.integration.network.hosts import wait_until
+from tests.integration.network.hosts import fetch, wait_until
 
 PLAN_SHA256 = hashlib.sha256(PLAN.read_bytes()).hexdigest()
 MakePerson = Callable[[str], Person]
@@ -521,11 +521,11 @@ def test_mallory_cannot_fetch_alices_files(
     for name, person_ in (("mallory", None), ("north", mallory)):  # nor with north's certificate and her own token
         client = _rest(hospitals, name, person_)
         with pytest.raises(RefusedError) as refusal:
-            client.download(upload, tmp_path / "stolen")
+            fetch(client, upload, tmp_path / "stolen")
         client.close()
         assert refusal.value.code is Code.TRANSFER_MISSING
     client = _rest(hospitals, "north")
-    client.download(upload, tmp_path / "mine")
+    fetch(client, upload, tmp_path / "mine")
     client.close()
 
     assert not (tmp_path / "stolen").exists()
@@ -540,7 +540,7 @@ def test_mallory_cannot_delete_alices_files(hospitals: Hospitals, upload: Sealed
     client.delete(upload.upload_id)  # nothing of hers by that id: no fault, and no effect
     client.close()
     client = _rest(hospitals, "north")
-    client.download(upload, tmp_path / "mine")
+    fetch(client, upload, tmp_path / "mine")
     client.close()
 
     assert (tmp_path / "mine").stat().st_size == upload.size_bytes
@@ -568,7 +568,7 @@ def test_a_strangers_token_is_refused(hospitals: Hospitals, eve: Person, upload:
     for certificate in ("eve", "north"):
         client = _rest(hospitals, certificate, eve)
         with pytest.raises(RefusedError) as refusal:
-            client.download(upload, tmp_path / "stolen")
+            fetch(client, upload, tmp_path / "stolen")
         client.close()
         assert (refusal.value.status, refusal.value.code) == (401, Code.SENDER_UNKNOWN)
 

@@ -35,7 +35,7 @@ from appliance.network.parameters.stores import CHUNK_BYTES, SpooledFile, store
 from appliance.network.parameters.tus import Creation, headers_of
 from appliance.protocol.register import MemberState
 
-CHECKPOINT_BYTES = 16 << 20  # what a killed server may cost a sender
+CHECKPOINT_BYTES = 64 << 20  # what a killed server may cost a sender
 _log = structlog.get_logger(__name__)
 
 

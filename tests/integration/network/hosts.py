@@ -340,6 +340,12 @@ class Line:
             sock.close()  # a writer is reset at once: after a mere shutdown it fills our buffers and then waits
 
 
+def fetch(client: RestClient, sealed: SealedFile, path: Path) -> None:
+    """Download a file to ``path``, where it appears when it is whole."""
+    with client.download(sealed) as source:
+        path.write_bytes(source.read())
+
+
 def wait_until(claim: Callable[[], bool], timeout_s: float = 20) -> None:
     """Until ``claim`` holds; fails when it never does."""
     deadline = time.monotonic() + timeout_s

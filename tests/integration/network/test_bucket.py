@@ -10,7 +10,7 @@ import pytest
 from botocore.exceptions import BotoCoreError, ClientError
 
 from appliance.transport.rest import CorruptError, RefusedError
-from tests.integration.network.hosts import File, Host, Line, wait_until
+from tests.integration.network.hosts import File, Host, Line, fetch, wait_until
 
 NewFile = Callable[[int], File]
 BUCKET = "uploads"
@@ -54,7 +54,7 @@ def test_a_file_arrives_as_it_was_sent(size: int, host: Host, new_file: NewFile,
     file = new_file(size)
 
     file.upload(host.client("north"))
-    host.client("alice").download(file.sealed(), tmp_path / "got")
+    fetch(host.client("alice"), file.sealed(), tmp_path / "got")
 
     assert (tmp_path / "got").read_bytes() == file.content
 
@@ -67,7 +67,7 @@ def test_a_broken_download_goes_on(
     file.upload(host.client("north"))
     line = new_line(host.port, down=(1 << 20,))
 
-    host.client("alice", port=line.port).download(file.sealed(), tmp_path / "got")
+    fetch(host.client("alice", port=line.port), file.sealed(), tmp_path / "got")
 
     assert (tmp_path / "got").read_bytes() == file.content
     assert line.bytes["down"] < (3 << 20) + 300_000
@@ -94,19 +94,19 @@ def test_a_deleted_upload_leaves_the_bucket(host: Host, new_file: NewFile, bucke
     assert not [item.key for item in bucket.objects.all() if file.id.replace("-", "") in item.key]
     assert not list((host.home / "store/uploads").iterdir())
     with pytest.raises(RefusedError):
-        host.client("alice").download(file.sealed(), tmp_path / "got")
+        fetch(host.client("alice"), file.sealed(), tmp_path / "got")
 
 
 def test_a_large_file_does_not_pass_through_memory(host: Host, new_file: NewFile, tmp_path: Path) -> None:
     """64 MB in and out, and the host grows by a part or two."""
     warm = new_file(10 << 20)
     warm.upload(host.client("north"))
-    host.client("alice").download(warm.sealed(), tmp_path / "warm")
+    fetch(host.client("alice"), warm.sealed(), tmp_path / "warm")
     [worker] = host.workers()
     before = worker.memory_info().rss
     file = new_file(64 << 20)
 
     file.upload(host.client("north"))
-    host.client("alice").download(file.sealed(), tmp_path / "got")
+    fetch(host.client("alice"), file.sealed(), tmp_path / "got")
 
     assert worker.memory_info().rss - before < 32 << 20

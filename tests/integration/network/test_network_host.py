@@ -22,7 +22,7 @@ from appliance.protocol.home import TlsFiles
 from appliance.protocol.keys import MemberKeys
 from appliance.transport.rest import RefusedError, RestClient, UnreachableError
 from appliance.transport.tls import client_context
-from tests.integration.network.hosts import Authority, File, Host, wait_until
+from tests.integration.network.hosts import Authority, File, Host, fetch, wait_until
 
 NewFile = Callable[[int], File]
 
@@ -170,7 +170,7 @@ def test_a_killed_host_keeps_what_it_acknowledged(own_host: Host, new_file: NewF
     own_host.kill()
     own_host.start()
 
-    own_host.client("alice").download(file.sealed(), tmp_path / "got")
+    fetch(own_host.client("alice"), file.sealed(), tmp_path / "got")
     assert (tmp_path / "got").read_bytes() == file.content
     assert "all as they were written" in own_host.command("audit", "verify")
 
@@ -191,7 +191,7 @@ def test_an_upload_goes_on_after_the_host_was_killed(own_host: Host, new_file: N
         own_host.start_at(port)
         done.result()
 
-    own_host.client("alice").download(file.sealed(), tmp_path / "got")
+    fetch(own_host.client("alice"), file.sealed(), tmp_path / "got")
     assert (tmp_path / "got").read_bytes() == file.content
 
 
@@ -235,7 +235,7 @@ def test_a_large_file_does_not_pass_through_memory(sqlite_host: Host, new_file: 
     file = new_file(64 << 20)
 
     file.upload(sqlite_host.client("north"))
-    sqlite_host.client("alice").download(file.sealed(), tmp_path / "got")
+    fetch(sqlite_host.client("alice"), file.sealed(), tmp_path / "got")
 
     assert worker.memory_info().rss - before < 12 << 20
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,10 @@ from appliance.protocol.tensors import (
     TensorSpec,
     require_finite,
     tensor_bytes,
+    tensor_header,
     write_tensors,
 )
+from tests.memory import HighWater
 
 WEIGHTS = {"weight": np.arange(6, dtype=np.float32).reshape(2, 3), "count": np.array(7)}
 SPECS = {"weight": TensorSpec((2, 3), "float32"), "count": TensorSpec((), "int64")}
@@ -301,3 +304,28 @@ def test_finite_values_pass(tmp_path: Path) -> None:
     write_tensors({"a": np.array([-10.0, 10.0]), "n": np.array(10**9), "none": np.zeros((0, 3))}, tmp_path / "a")
 
     require_finite(TensorFile(tmp_path / "a"), maximum=10)
+
+
+def test_looking_at_every_value_keeps_memory_flat(tmp_path: Path) -> None:
+    """The egress guard runs in the warden, however large a tensor is; the norm comes with the same look."""
+    size = 32 << 20
+    header, _ = tensor_header({"a": TensorSpec((size,), "float32")})
+    with (tmp_path / "a").open("wb") as file:
+        file.write(header)
+        file.truncate(len(header) + 4 * size)
+        file.seek(-4, os.SEEK_END)
+        file.write(np.float32(3).tobytes())
+    high = HighWater()
+
+    assert require_finite(TensorFile(tmp_path / "a"), maximum=10) == 3
+    assert high.rise() < 32 << 20
+
+
+def test_a_file_that_is_cut_short_under_its_reader_is_an_error(tmp_path: Path) -> None:
+    """A mapped one would end the process with a signal."""
+    write_tensors(WEIGHTS, tmp_path / "w")
+    file = TensorFile(tmp_path / "w")
+    os.truncate(tmp_path / "w", 100)
+
+    with pytest.raises(TensorFileError, match="cut short"):
+        dict(file)

@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.protocol.tensors import TensorFile, write_tensors
+from appliance.protocol.tensors import TensorFile, TensorSpec, tensor_header, write_tensors
 from researcher_kit import FedAverage
 from researcher_kit.aggregators import Update
 from researcher_kit.errors import AggregationError
+from tests.memory import HighWater
 
 values = st.floats(-1e6, 1e6, width=32)
 weighted = st.lists(st.tuples(values, st.integers(1, 10_000)), min_size=1, max_size=8)
@@ -78,6 +79,22 @@ def test_memory_does_not_grow_with_the_number_of_nodes(tmp_path: Path) -> None:
         os.link(tmp_path / "0.safetensors", tmp_path / f"{number}.safetensors")
 
     assert _peak_bytes(tmp_path, 30) < 1.02 * _peak_bytes(tmp_path, 3)
+
+
+def test_memory_does_not_grow_with_the_size_of_a_tensor(tmp_path: Path) -> None:
+    """Most of a model is often one tensor: two models' room must do for it, the sum's doubles included."""
+    size = 16 << 20
+    header, _ = tensor_header({"a": TensorSpec((size,), "float32")})
+    for number in range(4):
+        with (tmp_path / f"{number}").open("wb") as file:
+            file.write(header)
+            file.truncate(len(header) + 4 * size)
+    updates = [Update(f"node-{number}", 1, TensorFile(tmp_path / f"{number}")) for number in range(1, 4)]
+    high = HighWater()
+
+    FedAverage().aggregate(updates, TensorFile(tmp_path / "0"))
+
+    assert high.rise() < 2.5 * 4 * size
 
 
 def _peak_bytes(folder: Path, nodes: int) -> int:

@@ -75,3 +75,8 @@ def test_tensors_begin_where_their_type_may_begin(written: Written) -> None:
     update = written(tensors, {name: np.zeros_like(array) for name, array in tensors.items()})
 
     assert all(np.array_equal(update[name], array) for name, array in tensors.items())
+
+
+def test_a_name_in_any_language_is_taken(written: Written) -> None:
+    """Whoever reads the file demands one spelling of a name; ours must be that one."""
+    assert list(written({"Größe": np.ones(1, np.float32)}, {"Größe": np.zeros(1, np.float32)})) == ["Größe"]

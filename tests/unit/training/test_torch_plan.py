@@ -23,6 +23,7 @@ from appliance.training import (
     TrainingProgress,
     TrainingStoppedError,
 )
+from appliance.training.torch_plan import SeveralGpus
 
 Built = Callable[..., Any]
 
@@ -399,3 +400,53 @@ def test_plan_code_can_ask_for_its_arguments(built: Built) -> None:
 
     assert (plan.model_args(), plan.optimizer_args()) == ({"outputs": 1}, {"lr": 0.1})
     assert plan.training_args()["epochs"] == 3
+
+
+# Where it computes
+
+
+@pytest.mark.parametrize(
+    ("use_gpu", "gpus", "several"), [(False, 2, False), (True, 0, False), (True, 1, False), (True, 2, True)]
+)
+def test_a_plan_trains_on_all_gpus_that_it_was_granted(
+    built: Built, monkeypatch: pytest.MonkeyPatch, use_gpu: bool, gpus: int, several: bool
+) -> None:
+    """In one process: others would need sockets, which the sandbox denies. No GPU is no failure."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(torch.nn.Module, "to", lambda module, _device: module)
+    plan = built()
+    plan.build({}, TrainingArguments(), seed=1, use_gpu=use_gpu)
+
+    assert isinstance(plan.model(), SeveralGpus) is several
+    assert plan.device.type == ("cuda" if use_gpu and gpus else "cpu")
+    assert sorted(plan.get_parameters()) == sorted(built().get_parameters())
+
+
+def test_a_model_on_several_gpus_is_used_as_on_one(built: Built) -> None:
+    """What this machine can tell: the wrapper computes what the model does, and gives what the model has."""
+    plan = built()
+    model, wrapped = plan.model(), SeveralGpus(plan.model())
+    data = torch.ones(4, 2)
+
+    assert torch.equal(wrapped(data), model(data))
+    assert wrapped.append == model.append
+    with pytest.raises(AttributeError):
+        _ = wrapped.nothing_of_that_name
+
+
+def test_the_gradients_are_let_go_after_training(built: Built) -> None:
+    """They take up as much as the model, while the update is yet to be written."""
+    plan = built()
+    plan.train()
+
+    assert all(parameter.grad is None for parameter in plan.model().parameters())
+
+
+def test_parameters_are_copied_unless_told_otherwise(built: Built) -> None:
+    """A researcher keeps them; the engine writes them away at once."""
+    plan = built()
+    kept, live = plan.get_parameters(), plan.get_parameters(copy=False)
+    plan.train()
+
+    assert not np.array_equal(kept["1.weight"], live["1.weight"])
+    assert np.array_equal(live["1.weight"], plan.get_parameters()["1.weight"])

@@ -215,12 +215,18 @@ def test_a_round_cut_short_behind_its_check_goes_on_without_training(node: Node,
     assert [line["kind"] for line in node.table(egress)] == ["upload", "train-reply"]
 
 
-def test_a_round_whose_spooled_update_is_lost_is_trained_again(node: Node) -> None:
-    """A power cut may take a file and leave the row that speaks of it."""
+@pytest.mark.parametrize("left", [None, 0, 100])
+def test_a_round_whose_spooled_update_is_lost_is_trained_again(node: Node, left: int | None) -> None:
+    """A power cut may take a file, or its last bytes, and leave the row that speaks of it."""
     jti = node.accepted()
     with pytest.raises(PlugPulledError):
         node.round(jti, on_step=pull(RoundStep.CHECKED)).run()
-    (node.root / "spool" / f"{jti}.update").unlink()
+    update = node.root / "spool" / f"{jti}.update"
+    size = update.stat().st_size
+    if left is None:
+        update.unlink()
+    else:
+        update.write_bytes(update.read_bytes()[:left] + bytes(size - left))
     node.round(jti).run()
     assert len(node.runner.trained) == 2
     assert node.open_update(reply(node).update) is not None  # type: ignore[arg-type]
@@ -520,7 +526,7 @@ def test_parameters_that_are_no_tensors_are_refused(node: Node) -> None:
     """They never come near the runner."""
     parameters = node.parameters()
     out = io.BytesIO()
-    sealed = seal(memoryview(b"no tensors"), out)
+    sealed = seal(io.BytesIO(b"no tensors"), out)
     context = "e-1/1/parameters"
     key = round_module.sealing.seal_key(sealed.content_key, node.members.keys["north"].public.sealing, context=context)
     changed = parameters.model_copy(

@@ -22,6 +22,8 @@ from tests.integration.faults.damage import require_done_once, require_whole, st
 from tests.integration.faults.disks import Disk, State
 from tests.integration.network.hosts import File, wait_until
 
+pytestmark = pytest.mark.timeout(400)  # parts are started again, which is long on a busy machine
+
 RESEARCHER = Path(__file__).with_name("full_researcher.py")
 SCRIPT_S = 60
 BOTH = [State.FULL, State.READ_ONLY]

@@ -1,6 +1,6 @@
 """The soak's researcher: runs its experiments one after another, wherever an earlier process of it was killed.
 
-    python -m tests.soak.researcher HOME FOLDER ROUNDS...     an experiment of so many rounds each
+    python -m tests.soak.researcher HOME FOLDER NODES ROUNDS...     an experiment of so many rounds each
 
 Says on standard output what happens, a line each: ``EXPERIMENT ROUND EVENT TEXT``.
 """
@@ -22,7 +22,7 @@ FAILURES = 8  # of one round, before the researcher gives up
 _TOLD = (RoundStarted, ParametersUploaded, NodeReceived, NodeReplied, RoundClosed)
 
 
-def run(federation: Federation, folder: Path, index: int, rounds: int) -> None:
+def run(federation: Federation, folder: Path, nodes: list[str], index: int, rounds: int) -> None:
     """Bring one experiment to its last round; a round that failed clearly is run again."""
 
     def tell(event: Event) -> None:
@@ -30,7 +30,7 @@ def run(federation: Federation, folder: Path, index: int, rounds: int) -> None:
             number = event.record.round if isinstance(event, RoundClosed) else event.round
             print(index, number, type(event).__name__, flush=True)
 
-    experiment = _experiment(federation, folder / str(index), index, rounds)
+    experiment = _experiment(federation, folder / str(index), nodes, index, rounds)
     experiment.on_event(tell)
     experiment.training_plan()  # loads now what an experiment behind this one would load: it is no leak
     failures = 0
@@ -45,12 +45,13 @@ def run(federation: Federation, folder: Path, index: int, rounds: int) -> None:
                 raise
 
 
-def _experiment(federation: Federation, folder: Path, index: int, rounds: int) -> Experiment:
+def _experiment(federation: Federation, folder: Path, nodes: list[str], index: int, rounds: int) -> Experiment:
     try:
         return Experiment.load_breakpoint(folder, federation=federation, progress=False)
     except BreakpointError:  # killed before there was one, or never begun
         return Experiment(
             tags=["cells"],
+            nodes=nodes,  # else one that is down at the beginning would be passed over
             training_plan_file=Path(__file__).with_name("plan.py"),
             model_args={"width": WIDE if index % 2 else SMALL},
             training_args={"num_updates": 10, "batch_size": 16, "optimizer_args": {"lr": 0.01}, "random_seed": index},
@@ -64,10 +65,10 @@ def _experiment(federation: Federation, folder: Path, index: int, rounds: int) -
 def main() -> None:
     """All experiments, in their order."""
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
-    home, folder, *rounds = sys.argv[1:]
+    home, folder, nodes, *rounds = sys.argv[1:]
     with Federation(home) as federation:
         for index, count in enumerate(map(int, rounds)):
-            run(federation, Path(folder), index, count)
+            run(federation, Path(folder), nodes.split(","), index, count)
 
 
 if __name__ == "__main__":

@@ -193,7 +193,7 @@ class Soak:
         subprocess.run([*collect, "--home", home], check=True, capture_output=True)
 
     def _start_researcher(self) -> None:
-        arguments = [self.consortium.home(RESEARCHER), self.folder, *self.counts]
+        arguments = [self.consortium.home(RESEARCHER), self.folder, ",".join(self.nodes), *self.counts]
         with self._log.open("ab") as log:
             self._researcher = subprocess.Popen(
                 [sys.executable, "-m", "tests.soak.researcher", *map(str, arguments)],

@@ -39,6 +39,7 @@ class Postman:
         self.did: Counter[str] = Counter()
         self._carried = 0  # messages that came in, in their order
         self._newest: dict[asyncio.StreamWriter, int] = {}
+        self._writers: list[asyncio.StreamWriter] = []
         self._ready = threading.Event()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -67,10 +68,9 @@ class Postman:
         self._ready.set()
         await self._over.wait()
         server.close()
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
+        for writer in self._writers:
+            writer.transport.abort()  # whoever carries between them comes to the end of the stream
+        await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()}, return_exceptions=True)
 
     async def _connect(self, near: asyncio.StreamReader, to_near: asyncio.StreamWriter) -> None:
         try:
@@ -78,6 +78,11 @@ class Postman:
         except OSError:  # the real one is not there
             to_near.transport.abort()
             return
+        if self._over.is_set():
+            to_near.transport.abort()
+            to_far.transport.abort()
+            return
+        self._writers += [to_near, to_far]
         with suppress(asyncio.IncompleteReadError, OSError):
             ways = [asyncio.create_task(self._carry(near, to_far)), asyncio.create_task(self._carry(far, to_near))]
             try:

@@ -14,6 +14,8 @@ from tests.hospitals import Hospitals
 from tests.integration.faults.damage import require_done_once
 from tests.integration.faults.postman import Postman
 
+pytestmark = pytest.mark.timeout(400)  # parts are started again, which is long on a busy machine
+
 ROUNDS = 4
 
 

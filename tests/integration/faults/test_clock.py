@@ -20,6 +20,8 @@ from tests.integration.faults.clocks import Clock, find_libfaketime
 from tests.integration.faults.damage import require_done_once, started_as
 from tests.integration.network.hosts import wait_until
 
+pytestmark = pytest.mark.timeout(400)  # parts are started again, which is long on a busy machine
+
 HOUR = 3600
 SMALL, WIDE = 8, 2000  # the update travels in its reply, or by the network host
 WAYS = pytest.mark.parametrize("off_s", [HOUR, -HOUR], ids=["ahead", "behind"])

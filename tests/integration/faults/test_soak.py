@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.soak.schedule import Victim, make_schedule
 from tests.soak.soak import Soak
 from tests.soak.verdict import judge
+
+pytestmark = pytest.mark.timeout(400)  # parts are started again, which is long on a busy machine
 
 SEED, ROUNDS, NODES = 3, 12, ("north", "south")
 

@@ -577,11 +577,12 @@ def test_a_runner_that_stays_away_ends_the_round_without_naming_its_socket(node:
     [
         UnreachableError("The network host at https://10.8.0.1 is out of reach."),
         LocalFileError("full", code=Code.DISK_FULL),
+        RefusedError("It was written 3600 s in the future.", status=401, code=Code.CLOCK_WRONG, remedy="none"),
     ],
 )
 @pytest.mark.parametrize("trained", [False, True])
 def test_a_round_is_put_off_while_network_or_disk_are_away(node: Node, fault: FedWardError, trained: bool) -> None:
-    """A lost network or a full disk loses no accepted work."""
+    """A lost network, a full disk or a wrong clock loses no accepted work."""
     jti = node.accepted()
     if trained:
         node.rest.on_upload = lambda: node.rest.faults.append(fault) if not node.rest.recipients else None

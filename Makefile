@@ -9,7 +9,7 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13 python3.14; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 
-.PHONY: help demo test lint bench docs clean packages
+.PHONY: help demo test lint bench docs defences clean packages
 
 help: ## Say what there is
 	@echo "FedWard: make TARGET"
@@ -29,6 +29,9 @@ docs: $(VENV)/.dev ## Build the documentation into docs/_build/html; a warning i
 
 bench: $(VENV)/.dev ## Measure what a round costs beside a bare TCP loop
 	$(VENV)/bin/python -m tests.benchmarks
+
+defences: $(VENV)/.dev ## Take each defence out of the code in turn, and see its test fail (an hour)
+	$(VENV)/bin/python -m tests.defences
 
 clean: ## Remove what was built here; the virtual environment as well
 	rm -rf $(VENV) build dist docs/_build demo-run bench-results.json .pytest_cache .mypy_cache .ruff_cache \

@@ -9,7 +9,7 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13 python3.14; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 
-.PHONY: help demo test lint bench soak docs clean packages
+.PHONY: help demo test lint bench soak docs defences clean packages
 
 help: ## Say what there is
 	@echo "FedWard: make TARGET"
@@ -32,6 +32,9 @@ bench: $(VENV)/.dev ## Measure what a round costs beside a bare TCP loop, and it
 
 soak: packages $(VENV)/.dev ## Run 500 rounds while every part is killed in turn; SOAK="--seed 7 --rounds 60" for another
 	$(VENV)/bin/python -m tests.soak $(SOAK)
+
+defences: $(VENV)/.dev ## Take each defence out of the code in turn, and see its test fail (an hour)
+	$(VENV)/bin/python -m tests.defences
 
 clean: ## Remove what was built here; the virtual environment as well
 	rm -rf $(VENV) build dist docs/_build demo-run bench-results.json .pytest_cache .mypy_cache .ruff_cache \

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-_LIMIT_S = 240
+_LIMIT_S = 600
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,8 @@ def failure(defence: Defence) -> str:
                 command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=_LIMIT_S, check=False
             )
         except subprocess.TimeoutExpired:
-            return f"did not end within {_LIMIT_S} s"
-    if done.returncode != 1:
+            return ""  # a hung test says nothing
+    if done.returncode != 1 or "Failed: Timeout" in done.stdout:
         return ""
     reasons = re.findall(r"^E +(\S.*)$", done.stdout, re.MULTILINE)
     return reasons[0][:120] if reasons else "failed"

@@ -75,9 +75,10 @@ def _open_files(pid: int) -> Iterable[tuple[tuple[int, int], int]]:
 def _mapped_files(pid: int) -> Iterable[tuple[tuple[int, int], int]]:
     """Deleted files, by the length to which they are mapped: their size itself is hidden."""
     with suppress(OSError):
-        for line in Path(f"/proc/{pid}/maps").read_text(errors="replace").splitlines():
-            place, _, offset, device, inode, *path = line.split(maxsplit=5)
-            if path and path[0].endswith(" (deleted)") and not path[0].startswith(("/memfd:", "/dev/zero", "/SYSV")):
+        mappings = Path(f"/proc/{pid}/maps").read_text(errors="replace").splitlines()
+        for line in (line for line in mappings if line.endswith(" (deleted)")):  # of a thousand, few
+            place, _, offset, device, inode, path = line.split(maxsplit=5)
+            if not path.startswith(("/memfd:", "/dev/zero", "/SYSV")):
                 start, end = (int(address, 16) for address in place.split("-"))
                 major, minor = (int(part, 16) for part in device.split(":"))
                 yield (os.makedev(major, minor), int(inode)), int(offset, 16) + end - start

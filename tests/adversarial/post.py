@@ -21,7 +21,7 @@ from appliance.protocol.topics import Topic, inbox_filter
 from appliance.transport.mqtt import Arrived
 from appliance.transport.tls import client_context
 
-WAIT_S = 20.0
+WAIT_S = 60.0
 
 
 class Post:

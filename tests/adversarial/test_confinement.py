@@ -275,9 +275,14 @@ def test_disk_is_bounded(runner: Runner) -> None:
 NAMELESS = {
     "deleted while it is open": ("disk", "f = open('x', 'wb', 0); os.unlink('x')\nfill(f.write)"),
     "never named": ("disk", "fd = os.open('.', os.O_TMPFILE | os.O_RDWR)\nfill(lambda part: os.write(fd, part))"),
-    "mapped and deleted": (
+    "mapped and deleted": (  # by the C library: Python's own mapping keeps the file open
         "disk",
-        "f = open('x', 'w+'); f.truncate(60 << 20)\nm = mmap.mmap(f.fileno(), 0); del f\nos.unlink('x'); fill(m.write)",
+        (
+            "fd = os.open('x', os.O_CREAT | os.O_RDWR); os.ftruncate(fd, 60 << 20)\n"
+            "libc = ctypes.CDLL(None); libc.mmap.restype = ctypes.c_void_p\n"
+            "at = libc.mmap(None, ctypes.c_size_t(60 << 20), 3, 1, fd, ctypes.c_long(0))\n"
+            "os.close(fd); os.unlink('x'); ctypes.memset(ctypes.c_void_p(at), 1, 60 << 20)"
+        ),
     ),
     "of memory": (
         "memory",
@@ -292,7 +297,7 @@ def test_files_without_a_name_are_bounded(runner: Runner, kind: str) -> None:
     what, code = NAMELESS[kind]
     fill = "def fill(write):\n    for n in range(60): write(bytes(1 << 20))\n"
     limits = Limits(seconds=30.0, file_bytes=20 << 20, memory_bytes=(1 << 30) if what == "disk" else 80 << 20)
-    error = runner.failure(plan_with(fill + code + "\ntime.sleep(60)", "import mmap, os, time"), limits=limits)
+    error = runner.failure(plan_with(fill + code + "\ntime.sleep(60)", "import ctypes, os, time"), limits=limits)
 
     assert (error.code, error.message) == (Code.RUNNER_LIMIT, f"The training process passed its limit of {what}.")
 

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -19,13 +19,14 @@ from typing import Any, Protocol, Self
 import sqlalchemy as sa
 import structlog
 
-from appliance.protocol.envelope import Clock, Envelope, Signed, Signer
+from appliance.protocol.envelope import Clock, Envelope, NewerMessageError, Signed, Signer
 from appliance.protocol.errors import ConfigurationError, FedWardError, MessageRefusedError
 from appliance.protocol.home import MemberHome, RegisterFile
 from appliance.protocol.messages import (
     Body,
     DatasetInfo,
     Datasets,
+    ErrorReply,
     Heartbeat,
     ListDatasets,
     Ping,
@@ -403,7 +404,12 @@ class Federation:
             with self._changed:
                 self._presence.setdefault(sender, Presence()).is_line_broken = True
             return
-        envelope = self._mailbox.open(arrived)
+        try:
+            envelope = self._mailbox.open(arrived)
+        except NewerMessageError as error:
+            if not error.envelope.body.is_durable:
+                raise
+            envelope = _as_failure(error)
         if envelope is None:
             return
         if isinstance(envelope.body, Heartbeat):
@@ -449,6 +455,18 @@ class Federation:
             listeners = [*self._listeners.values()]
         for listener in listeners:
             listener.received(jti)
+
+
+def _as_failure(error: NewerMessageError) -> Envelope:
+    """An answer that only a newer release can read, as the failure that it is to us: nobody waits for another."""
+    said = error.envelope.body
+    body = ErrorReply(
+        code=error.code,
+        message=error.message,
+        experiment_id=getattr(said, "experiment_id", None),
+        round=getattr(said, "round", None),
+    )
+    return replace(error.envelope, body=body)
 
 
 def _home_folder(home: Path | str | None) -> Path:

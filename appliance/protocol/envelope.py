@@ -104,6 +104,25 @@ class Signer:
         return sign_text(write_json(claims), self.keys, typ=typ, kid=self._kid)
 
 
+class NewerMessageError(MessageRefusedError):
+    """A newer minor version marks as critical what we do not know: to act without it would be to misunderstand.
+
+    Attributes:
+        envelope: What we do understand: enough to tell the sender, never to act upon.
+    """
+
+    code = Code.MESSAGE_VERSION
+
+    def __init__(self, envelope: Envelope, missing: str) -> None:
+        # The name comes from the message: cut short and escaped, for this goes into logs.
+        name = missing.encode("unicode_escape").decode()[:100]
+        super().__init__(
+            f"The '{envelope.kind}' of protocol {envelope.version} cannot be understood without its '{name}';"
+            f" this side speaks {VERSION}."
+        )
+        self.envelope = envelope
+
+
 def new_jti() -> str:
     """128 random bits, as hex."""
     return secrets.token_hex(16)
@@ -119,6 +138,7 @@ def open_envelope(text: str | bytes, register: Register, *, me: str, clock: Cloc
         clock: Seconds since the epoch.
 
     Raises:
+        NewerMessageError: All is in order but that it says more than we can understand.
         MessageRefusedError: With the code of the first check that failed.
     """
     if len(text) > MAX_ENVELOPE_BYTES:
@@ -134,16 +154,20 @@ def open_envelope(text: str | bytes, register: Register, *, me: str, clock: Cloc
     except (KeyError, TypeError) as error:
         raise MessageRefusedError("The message lacks a claim, or one has the wrong type.") from error
     unknown = claims.keys() - _CLAIMS
-    if unknown and (not is_newer_minor(version) or unknown & set(critical)):
+    if unknown and not is_newer_minor(version):
         raise MessageRefusedError(f"The message has an unknown claim {min(unknown)[:40]!r}.")
     if to not in (me, CONSORTIUM):
         raise MessageRefusedError(f"The message is for {to[:64]!r}, not for '{me}'.", code=Code.MESSAGE_MISADDRESSED)
     _require_time(issued_at, expires_at, clock(), lifetime_s=MAX_LIFETIME_S)
-    body = parse_body(kind, body_data, version=version, critical=critical)
+    body, left_out = parse_body(kind, body_data, version=version)
     if to == CONSORTIUM and not body.is_broadcast:
         raise MessageRefusedError(f"'{kind}' is for one member, not for all.", code=Code.MESSAGE_MISADDRESSED)
     _require_role(sender, register.find(me), body)
-    return Envelope(jti, sender.id, to, version, issued_at, expires_at, in_reply_to, body)
+    envelope = Envelope(jti, sender.id, to, version, issued_at, expires_at, in_reply_to, body)
+    for name in (*sorted(unknown), *left_out):
+        if any(marked == name or marked.startswith(f"{name}.") for marked in critical):
+            raise NewerMessageError(envelope, name)
+    return envelope
 
 
 def verify_token(text: str, register: Register, *, audience: str = "network", clock: Clock = time.time) -> Member:

@@ -381,11 +381,13 @@ BODIES: dict[str, type[Body]] = {
 }  # fmt: skip
 
 
-def parse_body(kind: str, data: object, *, version: str, critical: tuple[str, ...] = ()) -> Body:
+def parse_body(kind: str, data: object, *, version: str) -> tuple[Body, tuple[str, ...]]:
     """Read a body of a stated protocol version.
 
-    Unknown fields are refused at our own or an older minor version. From a newer minor they are left out, unless
-    ``critical`` says that they change the meaning: dotted names, without the places in lists.
+    Unknown fields are refused at our own or an older minor version. From a newer minor they are left out.
+
+    Returns:
+        The body, and what was left out of it: dotted names, without the places in lists.
 
     Raises:
         MessageRefusedError: Unknown kind, another major version, or fields that are not as they must be.
@@ -395,18 +397,17 @@ def parse_body(kind: str, data: object, *, version: str, critical: tuple[str, ..
     if model is None:
         raise MessageRefusedError(f"Unknown kind of message {kind[:40]!r}.")
     try:
-        return _validate(model, data)
+        return _validate(model, data), ()
     except ValidationError as error:
         unknown = [e["loc"] for e in error.errors() if e["type"] == "extra_forbidden"]
-        names = [".".join(step for step in place if isinstance(step, str)) for place in unknown]
-        is_critical = any(name == c or c.startswith(f"{name}.") for name in names for c in critical)
-        if not newer or is_critical or len(unknown) < error.error_count():
+        if not newer or len(unknown) < error.error_count():
             raise _refusal(kind, error) from None
     pruned = json.loads(json.dumps(data))
     for place in unknown:
         _remove(pruned, place)
+    names = {".".join(step for step in place if isinstance(step, str)) for place in unknown}
     try:
-        return _validate(model, pruned)
+        return _validate(model, pruned), tuple(sorted(names))
     except ValidationError as error:  # rules over several fields run only once there is nothing unknown
         raise _refusal(kind, error) from None
 

@@ -19,7 +19,15 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from appliance.protocol.envelope import MAX_ENVELOPE_BYTES, Clock, Envelope, Signed, Signer, open_envelope
+from appliance.protocol.envelope import (
+    MAX_ENVELOPE_BYTES,
+    Clock,
+    Envelope,
+    NewerMessageError,
+    Signed,
+    Signer,
+    open_envelope,
+)
 from appliance.protocol.errors import Code, FedWardError, MessageRefusedError
 from appliance.protocol.messages import Body, Receipt
 from appliance.protocol.register import Register
@@ -207,16 +215,22 @@ class Mailbox:
             The envelope to act upon, or None when nothing is left to do.
 
         Raises:
+            NewerMessageError: One that must arrive, and of which the caller should tell its sender.
             MessageRefusedError: Not a message that we accept; nothing was acted upon.
         """
-        topic = parse_topic(arrived.topic)
-        envelope = open_envelope(arrived.payload, self._register(), me=self._signer.member_id, clock=self._clock)
+        topic, newer = parse_topic(arrived.topic), None
+        try:
+            envelope = open_envelope(arrived.payload, self._register(), me=self._signer.member_id, clock=self._clock)
+        except NewerMessageError as error:
+            envelope, newer = error.envelope, error
         require_route(topic, to=envelope.to, sender=envelope.sender, kind=envelope.kind)
-        if isinstance(envelope.body, Receipt):
-            self._settle(envelope.sender, envelope.body.received)
-            return None
         if envelope.body.is_durable and self._is_known(envelope):
             self.acknowledge(envelope)
+            return None
+        if newer is not None:
+            raise newer
+        if isinstance(envelope.body, Receipt):
+            self._settle(envelope.sender, envelope.body.received)
             return None
         return envelope
 

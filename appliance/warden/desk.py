@@ -14,7 +14,7 @@ from collections.abc import Callable
 import sqlalchemy as sa
 import structlog
 
-from appliance.protocol.envelope import Envelope
+from appliance.protocol.envelope import Envelope, NewerMessageError
 from appliance.protocol.errors import Code, FedWardError, MessageRefusedError
 from appliance.protocol.messages import (
     Datasets,
@@ -30,7 +30,7 @@ from appliance.protocol.messages import (
     Train,
 )
 from appliance.protocol.register import Role
-from appliance.protocol.rounds import RoundStep
+from appliance.protocol.rounds import FINAL_STEPS, RoundStep
 from appliance.transport.mqtt import Arrived
 from appliance.warden.queue import RoundQueue
 from appliance.warden.round import error_reply
@@ -70,7 +70,7 @@ class Desk:
 
     def _handle(self, arrived: Arrived) -> None:
         try:
-            envelope = self._services.mailbox.open(arrived)
+            envelope = self._open(arrived)
             if envelope is None:
                 return
             handler = self._handlers.get(type(envelope.body))
@@ -79,6 +79,19 @@ class Desk:
             handler(envelope)
         except MessageRefusedError as error:
             self._refusals.note(arrived, error)
+
+    def _open(self, arrived: Arrived) -> Envelope | None:
+        """The message to act upon; one of a newer release that must arrive is answered, lest its sender wait."""
+        try:
+            return self._services.mailbox.open(arrived)
+        except NewerMessageError as error:
+            body = error.envelope.body
+            if not body.is_durable:
+                raise
+            request = body if isinstance(body, Train) else None
+            event, subject = ("round.refused", request.experiment_id) if request else ("message.refused", body.kind)
+            self._refuse(error.envelope, error, event, subject, request)
+            return None
 
     def tick(self) -> None:
         """Write what the refusal log only counted."""
@@ -188,11 +201,12 @@ class Desk:
             is_its,
             rounds.c.round == request.round,
             rounds.c.dataset_id == request.dataset_id,
-            rounds.c.step.not_in([RoundStep.FAILED, RoundStep.STOPPED]),
+            rounds.c.step.not_in(FINAL_STEPS),
         )
         if connection.execute(query).first() is not None:
+            # Behind its end it may be asked for again: another hospital failed, or the researcher went back.
             raise FedWardError(
-                f"Round {request.round} of this experiment was asked for before.", code=Code.ROUND_REFUSED
+                f"Round {request.round} of this experiment is under way here already.", code=Code.ROUND_REFUSED
             )
 
     def _stop(self, envelope: Envelope) -> None:

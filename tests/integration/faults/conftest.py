@@ -23,7 +23,7 @@ def stage() -> Iterator[Stage]:
 def north(hospitals: Hospitals, stage: Stage) -> Iterator[Hospital]:
     """North, with a warden that says each step; at the end it runs as before."""
     hospitals.consortium.kill("north")
-    hospital = Hospital(hospitals, "north", "stepping_warden.py", stage.address)
+    hospital = Hospital(hospitals, "north", stage.address)
     try:
         hospital.start()
         yield hospital

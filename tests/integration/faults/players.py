@@ -18,17 +18,19 @@ from appliance.embedded.part import Part
 from tests.hospitals import PLAN, Hospitals, training_args
 
 FOLDER = Path(__file__).parent
-PATIENCE_S = 60
+PATIENCE_S = 120
 
 
 class Hospital:
     """A node whose warden and runner are started, killed and started again one by one, as their keeper would.
 
     Args:
-        program: The warden: a Python file that takes HOME and ``arguments``.
+        people: The consortium; the node does not run in it meanwhile.
+        node: Its id.
+        arguments: Those of ``stepping_warden.py`` behind the node's folder.
     """
 
-    def __init__(self, people: Hospitals, node: str, program: str, *arguments: str) -> None:
+    def __init__(self, people: Hospitals, node: str, *arguments: str) -> None:
         home = people.home(node)
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
         self._ready, self._socket = home / "run/ready", home / "run/runner.sock"
@@ -37,7 +39,7 @@ class Hospital:
             log = home / "log" / f"{name}.log"
             return Part(name, [sys.executable, *command], log=log, environment=environment, folder=home)
 
-        self.warden = part("warden", str(FOLDER / program), str(home), *arguments)
+        self.warden = part("warden", str(FOLDER / "stepping_warden.py"), str(home), *arguments)
         scratch = str(home / "scratch")
         self.runner = part("runner", "-m", "appliance.runner", "--socket", str(self._socket), "--scratch", scratch)
 
@@ -71,11 +73,17 @@ class Hospital:
 
 
 class Researcher:
-    """Alice's notebook, as a process that runs one experiment and says each step."""
+    """Alice's notebook, as a process that runs one experiment and says each step.
 
-    def __init__(
-        self, people: Hospitals, folder: Path, stage: str, *, program: str = "stepping_researcher.py", **changes: Any
-    ) -> None:
+    Args:
+        people: The consortium.
+        folder: The experiment's.
+        stage: Where it says its steps.
+        arguments: Further ones of ``stepping_researcher.py``.
+        changes: Other arguments of the experiment.
+    """
+
+    def __init__(self, people: Hospitals, folder: Path, stage: str, *arguments: str, **changes: Any) -> None:
         settings: Mapping[str, object] = {
             "tags": ["cells"],
             "training_plan_file": str(PLAN),
@@ -85,8 +93,8 @@ class Researcher:
             "save_breakpoints": True,
         } | changes
         self.folder = folder
-        self._command = [sys.executable, str(FOLDER / program), str(people.home("alice")), str(folder), stage]
-        self._command += [json.dumps(settings)]
+        self._command = [sys.executable, str(FOLDER / "stepping_researcher.py"), str(people.home("alice"))]
+        self._command += [str(folder), stage, json.dumps(settings), *arguments]
         self._log = folder.with_suffix(".log")
         self._process: subprocess.Popen[str] | None = None
         self._said: queue.SimpleQueue[str] = queue.SimpleQueue()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from appliance.protocol import chain
 from appliance.protocol.rounds import RoundStep
 from appliance.transport.sqlite import reading_engine
 from researcher_kit import breakpoints
+from researcher_kit.history import RoundRecord
 from tests.hospitals import NODES, Hospitals
 from tests.integration.network.hosts import wait_until
 
@@ -20,26 +22,37 @@ def rounds_of(folder: Path) -> dict[int, bytes]:
     return {int(path.parent.name.rpartition("_")[2]): path.read_bytes() for path in found}
 
 
-def require_done_once(people: Hospitals, folder: Path, rounds: int) -> None:
-    """No round is lost and none is doubled: at the nodes, on the way, and in what was aggregated."""
+def require_done_once(people: Hospitals, folder: Path, rounds: int, *, told: Collection[int] = ()) -> None:
+    """No round is lost and none is doubled: at the nodes, on the way, and in what was aggregated.
+
+    Args:
+        people: The consortium.
+        folder: The experiment's.
+        rounds: How many it has run.
+        told: Those that failed with an error that the researcher was told, and were asked for again.
+    """
     state, _ = breakpoints.load(folder)
-    expected = [*range(1, rounds + 1)]
-    assert [record.round for record in state.history] == expected
+    assert [record.round for record in state.history] == [*range(1, rounds + 1)]
     for record in state.history:
         assert [reply.node_id for reply in record.replies] == [*NODES]
     for node in NODES:
-        _require_node_done_once(people, node, state.experiment_id, expected)
+        _require_node_done_once(people, node, state.experiment_id, [*state.history], set(told))
 
 
-def _require_node_done_once(people: Hospitals, node: str, experiment: str, expected: list[int]) -> None:
+def _require_node_done_once(
+    people: Hospitals, node: str, experiment: str, history: list[RoundRecord], told: set[int]
+) -> None:
+    expected = [record.round for record in history if record.round not in told]
     rows = people.history(node).rounds(experiment)
-    assert [(row["round"], row["step"]) for row in rows] == [(number, RoundStep.REPLIED) for number in expected]
+    done = [(row["round"], row["step"]) for row in rows if row["round"] not in told]
+    assert done == [(number, RoundStep.REPLIED) for number in expected]
+    assert told <= {row["round"] for row in rows if row["step"] == RoundStep.REPLIED}
     for event in ("round.accepted", "round.replied"):
-        lines = [line for line in people.audit(node, event) if line["subject"] == experiment]
-        assert [line["details"]["round"] for line in lines] == expected, event
+        lines = [line["details"]["round"] for line in people.audit(node, event) if line["subject"] == experiment]
+        assert [number for number in lines if number not in told] == expected, event
     updates = [line for line in people.history(node).egress() if line["kind"] in ("upload", "enclosed")]
     updates = [line for line in updates if line["experiment_id"] == experiment]
-    assert [line["round"] for line in updates] == expected
+    assert [line["round"] for line in updates if line["round"] not in told] == expected
     sent = {line["sha256"] for line in updates if line["kind"] == "upload"}
     completed = [
         line["details"]["sha256"] for line in people.network_audit("upload.completed") if line["actor"] == node
@@ -64,14 +77,6 @@ def require_whole(people: Hospitals) -> None:
     assert verdict.is_whole
     head = _read(stores[NETWORK], "SELECT n, hash FROM audit_audithead")
     assert head[0][0] >= verdict.lines  # lines may follow while we look
-
-
-def audited_rounds(people: Hospitals, node: str, experiment: str) -> list[tuple[str, int, Any]]:
-    """What a hospital's log says of an experiment: event, round and code, in order."""
-    lines = [
-        line for line in people.audit(node) if line["subject"] == experiment and line["event"].startswith("round.")
-    ]
-    return [(line["event"], line["details"]["round"], line["details"].get("code")) for line in lines]
 
 
 def _read(path: Path, query: str) -> list[tuple[Any, ...]]:

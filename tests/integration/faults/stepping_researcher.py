@@ -1,7 +1,8 @@
-"""A researcher that says each finished step of its rounds: ``stepping_researcher.py HOME FOLDER STAGE SETTINGS``.
+"""A researcher that says each finished step of its rounds: ``stepping_researcher.py HOME FOLDER STAGE SETTINGS [MARK]``.
 
 SETTINGS are the experiment's arguments as JSON, used when FOLDER has no breakpoint. Each line of the standard input is
-a round to reach; each line of the output says how that went, as JSON.
+a round to reach; each line of the output says how that went, as JSON. With a MARK, it is of the next minor version; see
+``newer.py``.
 """
 
 from __future__ import annotations
@@ -15,10 +16,13 @@ from appliance.protocol.rounds import ResearcherStep
 from researcher_kit import Experiment, Federation, experiment
 from researcher_kit.monitor import Event
 from researcher_kit.store import RoundBook, RoundRow
+from tests.integration.faults.newer import speak_newer
 from tests.integration.faults.stage import announcer
 
-HOME, FOLDER, STAGE, SETTINGS = sys.argv[1:]
+HOME, FOLDER, STAGE, SETTINGS, *MARK = sys.argv[1:]
 announce = announcer(STAGE)
+if MARK:
+    speak_newer(*MARK)
 
 
 class SteppingBook(RoundBook):

@@ -19,6 +19,7 @@ from appliance.protocol.envelope import (
     MESSAGE_TYPE,
     TOKEN_LIFETIME_S,
     Envelope,
+    NewerMessageError,
     open_envelope,
     verify_token,
 )
@@ -378,14 +379,32 @@ def test_an_unknown_claim_marked_critical_is_refused(members: Members) -> None:
     """The sender says that leaving it out would change the meaning."""
     text = altered(members, v="1.7", hurry=True, crit=["hurry"])
 
-    assert refused(text, members) is Code.MESSAGE_MALFORMED
+    assert refused(text, members) is Code.MESSAGE_VERSION
 
 
-def test_an_unknown_field_marked_critical_is_refused(members: Members) -> None:
-    """The same inside the body."""
+@pytest.mark.parametrize("critical", ["loud", "loud.by", "hurry"])
+def test_an_unknown_field_marked_critical_is_refused(critical: str, members: Members) -> None:
+    """The same inside the body, or deep inside what is unknown as a whole."""
+    body = {"sequence": 1, "loud": {"by": 3}}
+    text = altered(members, v="1.7", body=body, hurry=True, crit=["sequence", critical])
+
+    assert refused(text, members) is Code.MESSAGE_VERSION
+
+
+def test_what_is_refused_for_a_critical_field_can_be_answered(members: Members) -> None:
+    """Its author would repeat it for days, and wait."""
     text = altered(members, v="1.7", body={"sequence": 1, "loud": True}, crit=["loud"])
 
-    assert refused(text, members) is Code.MESSAGE_MALFORMED
+    with pytest.raises(NewerMessageError, match=r"protocol 1\.7 .* 'loud'; this side speaks 1\.0") as caught:
+        opened(text, members)
+    assert (caught.value.envelope.sender, caught.value.envelope.body) == ("alice", Ping(sequence=1))
+
+
+def test_a_critical_field_opens_no_door(members: Members) -> None:
+    """Role, address and time are checked before anything is answered."""
+    text = altered(members, v="1.7", to="south", body={"sequence": 1, "loud": True}, crit=["loud"])
+
+    assert refused(text, members) is Code.MESSAGE_MISADDRESSED
 
 
 @pytest.mark.parametrize("crit", ["hurry", {"hurry": 1}, [1], 5])

@@ -31,7 +31,7 @@ from appliance.protocol.messages import (
     Train,
 )
 from appliance.protocol.register import MemberState
-from appliance.protocol.rounds import RoundStep
+from appliance.protocol.rounds import FINAL_STEPS, RoundStep
 from appliance.transport.mailbox import inbox, outbox
 from appliance.warden import desk as desk_module
 from appliance.warden.desk import REFUSALS_PER_MINUTE
@@ -134,19 +134,20 @@ def test_a_request_that_comes_again_is_receipted_again_and_done_once(ready: Node
     assert ready.counts() == before
 
 
-def test_a_round_that_was_accepted_before_is_refused_in_another_envelope(ready: Node, request_: Train) -> None:
-    """A second jti for the same round would train twice."""
+def test_a_round_that_is_under_way_is_refused_in_another_envelope(ready: Node, request_: Train) -> None:
+    """A second jti for the same round would train it twice at once."""
     ready.deliver("alice", request_)
     ready.deliver("alice", request_)
     assert refusal(ready).code is Code.ROUND_REFUSED
     assert len(ready.table(rounds)) == 1
 
 
-def test_a_round_that_failed_may_be_asked_for_again(ready: Node, request_: Train) -> None:
-    """The researcher mended the cause."""
+@pytest.mark.parametrize("step", sorted(FINAL_STEPS))
+def test_a_round_that_has_ended_may_be_asked_for_again(step: RoundStep, ready: Node, request_: Train) -> None:
+    """The researcher mended the cause, waited for another hospital, or went back to an earlier breakpoint."""
     first = ready.deliver("alice", request_)
     with ready.store.write() as connection:
-        connection.execute(rounds.update().values(step=RoundStep.FAILED))
+        connection.execute(rounds.update().values(step=step))
     second = ready.deliver("alice", request_)
     assert ready.receipts("alice") == [first.envelope.jti, second.envelope.jti]
     assert ready.received("alice", ErrorReply) == []

@@ -1,0 +1,97 @@
+"""A hospital that is away for some rounds of five: the others go on, and it takes part again when it is back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import psutil
+import pytest
+
+from appliance.protocol.errors import Code
+from appliance.protocol.rounds import RoundStep
+from researcher_kit import Experiment, Federation
+from researcher_kit.strategies import Quorum
+from tests.hospitals import NODES, Hospitals
+from tests.integration.faults.records import require_whole
+from tests.integration.network.hosts import wait_until
+
+AWAY = (2, 3)
+SHORT_S, LONG_S = 2, 600  # how long a request is of use
+
+
+@contextmanager
+def _switched_off(hospitals: Hospitals) -> Iterator[None]:
+    hospitals.consortium.kill("north")
+    yield
+    hospitals.consortium.restart("north")
+
+
+@contextmanager
+def _frozen(hospitals: Hospitals) -> Iterator[None]:
+    """As a virtual machine that its host suspends: its lines stand, and nobody is at home."""
+    processes = [psutil.Process(pid) for pid in hospitals.consortium.processes("north")]
+    for process in processes:
+        process.suspend()
+    yield
+    for process in processes:
+        process.resume()
+
+
+def _run_five(
+    hospitals: Hospitals, federation: Federation, away: Callable[..., object], deadline_s: float
+) -> Experiment:
+    """North is away in rounds 2 and 3, and back when nothing that was asked of it in time is due any more."""
+    experiment = hospitals.experiment(
+        federation, model_args={"width": 2000}, round_limit=5, strategy=Quorum(1.0), save_breakpoints=True
+    )
+    experiment.run(1)
+    with away(hospitals):  # type: ignore[attr-defined]
+        experiment.set_strategy(Quorum(fraction=0.5, deadline_s=deadline_s))
+        experiment.run(len(AWAY))
+        over = time.time() + SHORT_S + 1
+        wait_until(lambda: time.time() > over)
+    experiment.set_strategy(Quorum(1.0))
+    experiment.run()
+    return experiment
+
+
+@pytest.mark.parametrize("away", [_switched_off, _frozen])
+def test_a_node_that_was_away_too_long_does_not_train_what_is_over(
+    away: Callable[..., object], hospitals: Hospitals, federation: Federation
+) -> None:
+    """Its machine has better things to do than answers that nobody awaits, and the old ones must not be counted now."""
+    tail = hospitals.since("north")
+    experiment = _run_five(hospitals, federation, away, SHORT_S)
+
+    for number in AWAY:
+        tail.wait_for("round.refused", round=number, code=Code.ROUND_TIMEOUT)
+    _require_five_rounds(experiment)
+    assert _done(hospitals, "north", experiment) == [1, 4, 5]
+    assert _done(hospitals, "south", experiment) == [1, 2, 3, 4, 5]
+    require_whole(hospitals)
+
+
+def test_a_node_that_comes_back_in_time_does_its_part_once(hospitals: Hospitals, federation: Federation) -> None:
+    """What it was asked for and may still do it does, in order and once; a round that is closed stays as it was."""
+    experiment = _run_five(hospitals, federation, _switched_off, LONG_S)
+
+    _require_five_rounds(experiment)
+    assert _done(hospitals, "north", experiment) == [1, 2, 3, 4, 5]
+    require_whole(hospitals)
+
+
+def _require_five_rounds(experiment: Experiment) -> None:
+    """What was counted: a node's update in a round once, and in its own round only."""
+    taking_part = {record.round: [reply.node_id for reply in record.replies] for record in experiment.history}
+    expected = {number: ["south"] if number in AWAY else [*NODES] for number in range(1, 6)}
+    assert taking_part == expected
+    failures = {record.round: [(f.node_id, f.code) for f in record.failures] for record in experiment.history}
+    assert failures == {n: [("north", Code.ROUND_TIMEOUT)] if n in AWAY else [] for n in range(1, 6)}
+
+
+def _done(hospitals: Hospitals, node: str, experiment: Experiment) -> list[int]:
+    rows = hospitals.history(node).rounds(experiment.id)
+    assert {row["step"] for row in rows} == {RoundStep.REPLIED}
+    return [row["round"] for row in rows]

@@ -1,4 +1,4 @@
-"""A researcher that says each finished step of its rounds: ``stepping_researcher.py HOME FOLDER STAGE SETTINGS [MARK]``.
+"""A researcher that says each finished step: ``stepping_researcher.py HOME FOLDER STAGE SETTINGS [MARK]``.
 
 SETTINGS are the experiment's arguments as JSON, used when FOLDER has no breakpoint. Each line of the standard input is
 a round to reach; each line of the output says how that went, as JSON. With a MARK, it is of the next minor version; see

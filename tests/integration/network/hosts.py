@@ -270,6 +270,7 @@ class Line:
 
     def __init__(self, port: int, *, up: tuple[int, ...] = (), down: tuple[int, ...] = ()) -> None:
         self._target = port
+        self._lock = threading.Lock()
         self._cuts = {"up": list(up), "down": list(down)}
         self.bytes = {"up": 0, "down": 0}
         self.connections = 0
@@ -298,6 +299,14 @@ class Line:
         """How many cuts have not happened."""
         return len(self._cuts["up"]) + len(self._cuts["down"])
 
+    def _take_cut(self, way: str, cut: int | None) -> bool:
+        """Whether the cut was still to come; it happens once."""
+        with self._lock:
+            if self._cuts[way][:1] != [cut]:
+                return False
+            self._cuts[way].pop(0)
+            return True
+
     def _accept(self) -> None:
         with suppress(OSError):
             while True:
@@ -314,13 +323,14 @@ class Line:
                     threading.Thread(target=self._carry, args=(source, sink, way), daemon=True).start()
 
     def _carry(self, source: socket.socket, sink: socket.socket, way: str) -> None:
-        left = self._cuts[way][0] if self._cuts[way] else None
+        cut = left = self._cuts[way][0] if self._cuts[way] else None
         with suppress(OSError):
             while chunk := source.recv(65536 if left is None else max(1, min(left, 65536))):
                 if left is not None and left <= len(chunk):
-                    self._cuts[way].pop(0)
-                    sink.sendall(chunk[:left])
-                    break
+                    if self._take_cut(way, cut):
+                        sink.sendall(chunk[:left])
+                        break
+                    left = None  # another connection was cut there before
                 left = None if left is None else left - len(chunk)
                 self.bytes[way] += len(chunk)
                 sink.sendall(chunk)

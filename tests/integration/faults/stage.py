@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from multiprocessing.connection import Client, Connection, Listener
 
 Act = Callable[[], object]
+NOBODY = ""  # the address where nobody watches
 
 
 def announcer(address: str) -> Callable[[str], None]:

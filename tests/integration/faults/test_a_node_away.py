@@ -17,6 +17,8 @@ from tests.hospitals import NODES, Hospitals
 from tests.integration.faults.records import require_whole
 from tests.integration.network.hosts import wait_until
 
+pytestmark = pytest.mark.timeout(300)  # the first of a module waits until everybody is up
+
 AWAY = (2, 3)
 SHORT_S, LONG_S = 2, 600  # how long a request is of use
 

@@ -7,13 +7,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from appliance.protocol.errors import Code
 from tests.hospitals import Hospitals
 from tests.integration.faults.newer import CRITICAL, UNCRITICAL
 from tests.integration.faults.players import Hospital, Researcher
 from tests.integration.faults.records import require_done_once, require_whole
+from tests.integration.faults.stage import NOBODY
 
-NOBODY = ""  # a stage's address
+pytestmark = pytest.mark.timeout(300)  # the first of a module waits until everybody is up
 
 
 @contextmanager

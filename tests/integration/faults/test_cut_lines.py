@@ -13,6 +13,7 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -21,7 +22,9 @@ from appliance.protocol.rounds import RoundStep
 from researcher_kit import Experiment, Federation
 from researcher_kit.monitor import Event, NodeReplied
 from tests.hospitals import Hospitals
-from tests.integration.faults.records import require_done_once, require_whole
+from tests.integration.faults.players import Researcher
+from tests.integration.faults.records import require_done_once, require_whole, rounds_of
+from tests.integration.faults.stage import NOBODY
 from tests.integration.network.hosts import Line
 
 SEED = os.environ.get("FEDWARD_FAULTS_SEED", "1")
@@ -30,6 +33,8 @@ SIZE = 4 * (30 * WIDTH + WIDTH + 2 * WIDTH + 2)  # bytes of the plan's tensors
 START, MIDDLE, END = 20_000, SIZE // 2, SIZE - 20_000  # behind the handshake and the first headers, at the earliest
 CASES = 3
 POST_BYTES = 6_000  # at least so many go each way over a member's line to the broker, from its connection to its round
+
+pytestmark = pytest.mark.timeout(300)  # the first of a module waits until everybody is up
 
 
 @dataclass(frozen=True)
@@ -119,25 +124,64 @@ def test_a_round_survives_a_line_that_is_cut_in_mid_download(
 @pytest.mark.parametrize("whose", ["north", "alice"])
 @pytest.mark.parametrize("case", range(CASES))
 def test_a_round_survives_lines_that_are_cut_at_random_bytes(
-    case: int, whose: str, request: pytest.FixtureRequest, hospitals: Hospitals, whole: dict[str, bytes]
+    case: int,
+    whose: str,
+    lines: dict[str, Lines],
+    notebook: Researcher,
+    undisturbed: dict[int, bytes],
+    hospitals: Hospitals,
 ) -> None:
     """In the handshake, a header, a message or a file: no byte of a line is a bad one to lose it at."""
-    lines: Lines = request.getfixturevalue(whose)
     rng = random.Random(f"{SEED}/{whose}/{case}")
     rest = {way: (rng.randrange(1, SIZE), rng.randrange(1, SIZE // 2)) for way in ("up", "down")}
-    broker = {way: tuple(rng.randrange(1, POST_BYTES) for _ in range(2)) for way in ("up", "down")}
+    broker = {way: (rng.randrange(1, POST_BYTES), rng.randrange(1, POST_BYTES)) for way in ("up", "down")}
     print(f"FEDWARD_FAULTS_SEED={SEED}: REST cut after {rest}, broker after {broker} bytes")
-    lines.rest.cut_after(**rest)
-    lines.broker.cut_after(**broker)
-    with hospitals.federation() as federation:
-        experiment = _wide(hospitals, federation)
-        experiment.run()
+    lines[whose].rest.cut_after(**rest)
+    lines[whose].broker.cut_after(**broker)
+    number = 1 + max(rounds_of(notebook.folder))
+    notebook.ask_for(number)
 
-        for line in (lines.rest, lines.broker):
-            assert line.cuts_left <= 2, "a line was not cut in each direction"
-        assert _model(experiment) == whole
-        require_done_once(hospitals, experiment.experimentation_path(), 1)
-        require_whole(hospitals)
+    assert notebook.answer() == {"round": number}
+    for line in (lines[whose].rest, lines[whose].broker):
+        assert line.cuts_left <= 2, "a line was not cut in each direction"
+        line.cut_after()
+    assert rounds_of(notebook.folder)[number] == undisturbed[number]
+    require_done_once(hospitals, notebook.folder, number)
+    require_whole(hospitals)
+
+
+@pytest.fixture(scope="module")
+def lines(north: Lines, alice: Lines) -> dict[str, Lines]:
+    """Both members' lines."""
+    return {"north": north, "alice": alice}
+
+
+@pytest.fixture(scope="module")
+def notebook(
+    lines: dict[str, Lines], hospitals: Hospitals, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Researcher]:
+    """An experiment behind a first round that is left in peace."""
+    with _notebook(hospitals, tmp_path_factory.mktemp("cut"), 1) as researcher:
+        yield researcher
+
+
+@pytest.fixture(scope="module")
+def undisturbed(hospitals: Hospitals, tmp_path_factory: pytest.TempPathFactory) -> dict[int, bytes]:
+    """The global parameters behind each round when no line is cut."""
+    with _notebook(hospitals, tmp_path_factory.mktemp("undisturbed"), 1 + 2 * CASES) as researcher:
+        return rounds_of(researcher.folder)
+
+
+@contextmanager
+def _notebook(people: Hospitals, folder: Path, rounds: int) -> Iterator[Researcher]:
+    researcher = Researcher(people, folder / "experiment", NOBODY, model_args={"width": WIDTH})
+    researcher.start()
+    try:
+        researcher.ask_for(rounds)
+        assert researcher.answer() == {"round": rounds}
+        yield researcher
+    finally:
+        researcher.kill()
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,8 @@ from tests.integration.faults.records import require_whole
 from tests.integration.faults.stage import Stage
 from tests.integration.network.hosts import wait_until
 
+pytestmark = pytest.mark.timeout(300)  # the first of a module waits until everybody is up
+
 PEOPLE = ("alice", "oscar")
 ROUNDS = 4
 

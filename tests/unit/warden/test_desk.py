@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from appliance.protocol.envelope import MAX_ENVELOPE_BYTES, Signer
+from appliance.protocol.envelope import MAX_ENVELOPE_BYTES, MESSAGE_TYPE, Signer
 from appliance.protocol.errors import Code, FedWardError
-from appliance.protocol.keys import MemberKeys
+from appliance.protocol.jose import sign_text, write_json
+from appliance.protocol.keys import MemberKeys, unb64url
 from appliance.protocol.messages import (
     ArgumentRange,
     Body,
@@ -30,7 +31,7 @@ from appliance.protocol.messages import (
     Stopped,
     Train,
 )
-from appliance.protocol.register import MemberState
+from appliance.protocol.register import MemberState, key_id
 from appliance.protocol.rounds import FINAL_STEPS, RoundStep
 from appliance.transport.mailbox import inbox, outbox
 from appliance.warden import desk as desk_module
@@ -151,6 +152,23 @@ def test_a_round_that_has_ended_may_be_asked_for_again(step: RoundStep, ready: N
     second = ready.deliver("alice", request_)
     assert ready.receipts("alice") == [first.envelope.jti, second.envelope.jti]
     assert ready.received("alice", ErrorReply) == []
+
+
+def test_a_request_that_needs_a_newer_release_is_refused_with_an_answer(ready: Node, request_: Train) -> None:
+    """Nothing of it is done, and its sender need not repeat it for a week."""
+    signed = ready.sign("alice", request_)
+    claims = json.loads(unb64url(signed.text.split(".")[1]))
+    claims |= {"v": "1.7", "crit": ["weighting"], "body": claims["body"] | {"weighting": "age"}}
+    keys = ready.members.keys["alice"]
+    text = sign_text(write_json(claims), keys, typ=MESSAGE_TYPE, kid=key_id("alice", keys.public.identity))
+    for _ in range(2):
+        ready.raw("to/north/from/alice/train", text)
+
+    error = refusal(ready)
+    assert (error.code, error.experiment_id) == (Code.MESSAGE_VERSION, request_.experiment_id)
+    assert ready.receipts("alice") == [signed.envelope.jti] * 2
+    assert ready.table(rounds) == []
+    assert ready.audit()[-1]["event"] == "round.refused"
 
 
 def test_nobody_trains_under_another_researchers_experiment(ready: Node, request_: Train, dataset_id: str) -> None:

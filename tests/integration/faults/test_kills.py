@@ -163,7 +163,7 @@ def test_a_round_that_failed_at_one_hospital_is_run_again_at_all(
         stage.steps.clear()
 
         def fail_behind_south() -> None:
-            wait_until(lambda: "NodeReplied" in stage.steps)
+            wait_until(lambda: "NodeReplied" in stage.steps, 100)
             (experiment,) = {row["experiment_id"] for row in hospitals.history("north").rounds()[-1:]}
             hospitals.staff("north").call("experiment.stop", experiment=experiment)
 

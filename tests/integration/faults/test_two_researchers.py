@@ -76,11 +76,11 @@ def test_two_researchers_train_at_once_and_neither_notices_the_other(
     def both_wait() -> bool:
         return all(hospitals.history("north").rounds(work.experiment.id) for work in works.values())
 
-    with stage.acting_at(RoundStep.FETCHED, lambda: wait_until(both_wait)):
+    with stage.acting_at(RoundStep.FETCHED, lambda: wait_until(both_wait, 100)):
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(100)
+            thread.join(200)
 
     assert together == alone
     ids = {works[person].experiment.id: person for person in PEOPLE}
@@ -102,7 +102,7 @@ def test_a_researcher_hears_of_its_own_rounds_only(hospitals: Hospitals, plans: 
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(100)
+        thread.join(200)
 
     for person, work in works.items():
         other = next(works[name] for name in PEOPLE if name != person)

@@ -1,7 +1,8 @@
 """The steps of a round, on both sides, in the one order that they have.
 
-A step is persisted when it is *finished*; after a crash a round goes on behind its last finished step. The steps
-between nodes (secure aggregation) have their places now: without it they are passed over.
+A step is persisted when it is *finished*, unless to repeat it costs less than to record it: then it is persisted with
+the next one that is. After a crash a round goes on behind its last persisted step. The steps between nodes (secure
+aggregation) have their places now: without it they are passed over.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ class RoundStep(StrEnum):
     ADVERT = "advert"
     SHARE = "share"
     TRAINED = "trained"  # the runner returned an update
-    CHECKED = "checked"  # the egress guard passed it; it lies sealed in the spool
+    CHECKED = "checked"  # the egress guard passed it, and it is sealed: in the spool, or enclosed in its reply
     SUBMIT = "submit"  # uploaded, whole, as the network host confirmed
     CONFIRM = "confirm"
     OPEN = "open"
@@ -50,7 +51,7 @@ class ResearcherStep(StrEnum):
     """The researcher's part in one round."""
 
     CHOSEN = "chosen"  # the strategy named the nodes
-    UPLOADED = "uploaded"  # the global parameters are at the network host
+    UPLOADED = "uploaded"  # the global parameters are at the network host, or enclosed in the requests
     REQUESTED = "requested"  # every TrainRequest is in the outbox
     COLLECTED = "collected"  # quorum or deadline: the set of updates is final
     AGGREGATED = "aggregated"  # the new parameters are on disk

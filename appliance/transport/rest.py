@@ -227,7 +227,7 @@ class Download(io.RawIOBase):
     """A file as it comes over the line; a line that breaks is taken up again where it broke.
 
     Its bytes are to be believed only when the end was read: that read checks the hash. Nothing is written down, so a
-    process that dies fetches the file again (decision 7).
+    process that dies fetches the file again (decision 9).
 
     Raises:
         RefusedError: With TRANSFER_MISSING when there is no such file for us.

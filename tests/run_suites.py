@@ -18,7 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
-LIMIT_S = {"lint": 600, "unit": 900, "integration": 900, "adversarial": 600, "docs": 300}
+LIMIT_S = {"lint": 600, "unit": 900, "integration": 1500, "adversarial": 900, "docs": 300}
 
 
 @dataclass

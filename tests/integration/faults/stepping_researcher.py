@@ -12,10 +12,8 @@ import sys
 from pathlib import Path
 
 from appliance.protocol.errors import FedWardError
-from appliance.protocol.rounds import ResearcherStep
-from researcher_kit import Experiment, Federation, experiment
-from researcher_kit.monitor import Event
-from researcher_kit.store import RoundBook, RoundRow
+from researcher_kit import Experiment, Federation
+from researcher_kit.monitor import Event, StepFinished
 from tests.integration.faults.newer import speak_newer
 from tests.integration.faults.stage import announcer
 
@@ -25,25 +23,8 @@ if MARK:
     speak_newer(*MARK)
 
 
-class SteppingBook(RoundBook):
-    """Says a step when it was committed: a round looks it up again behind each."""
-
-    def find(self, round_: int) -> RoundRow | None:
-        """See ``RoundBook``."""
-        row = super().find(round_)
-        if row is not None:
-            announce(row.step)
-        return row
-
-    def close(self, round_: int) -> list[str]:
-        """See ``RoundBook``."""
-        jtis = super().close(round_)
-        announce(ResearcherStep.CLOSED)
-        return jtis
-
-
 def _on_event(event: Event) -> None:
-    announce(type(event).__name__)
+    announce(event.step if isinstance(event, StepFinished) else type(event).__name__)
 
 
 def _open(federation: Federation) -> Experiment:
@@ -62,7 +43,6 @@ def _reach(ours: Experiment, round_: int) -> dict[str, object]:
     return {"round": ours.round_current()}
 
 
-experiment.RoundBook = SteppingBook  # type: ignore[misc]
 answers, sys.stdout = sys.stdout, sys.stderr  # the log goes to the standard output
 with Federation(HOME) as connection:
     mine = _open(connection)

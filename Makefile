@@ -9,7 +9,7 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13 python3.14; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 
-.PHONY: help demo test lint bench soak docs defences clean packages
+.PHONY: help demo test lint bench soak docs fuzz defences clean packages
 
 help: ## Say what there is
 	@echo "FedWard: make TARGET"
@@ -32,6 +32,9 @@ bench: $(VENV)/.dev ## Measure what a round costs beside a bare TCP loop, and it
 
 soak: packages $(VENV)/.dev ## Run 500 rounds while every part is killed in turn; SOAK="--seed 7 --rounds 60" for another
 	$(VENV)/bin/python -m tests.soak $(SOAK)
+
+fuzz: $(VENV)/.dev ## Look for inputs that break a promise: thousands of new ones for each property
+	FEDWARD_HYPOTHESIS=fuzz $(VENV)/bin/python -m pytest -q -m hypothesis --timeout 0 tests/unit
 
 defences: $(VENV)/.dev ## Take each defence out of the code in turn, and see its test fail (an hour)
 	$(VENV)/bin/python -m tests.defences

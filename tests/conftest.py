@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field, replace
 
 import pytest
+from hypothesis import settings
 
 from appliance.protocol.envelope import Clock, Signer
 from appliance.protocol.keys import MemberKeys
 from appliance.protocol.register import Member, MemberState, Register, Role
+
+# A suite is no lottery: it tries the same cases each time. ``make fuzz`` looks for new ones.
+settings.register_profile("suite", derandomize=True, deadline=None)
+settings.register_profile("fuzz", max_examples=5000, deadline=None)
+settings.load_profile(os.environ.get("FEDWARD_HYPOTHESIS", "suite"))
 
 NOW = 1_770_000_000
 ROLES = {

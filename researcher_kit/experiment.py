@@ -505,6 +505,7 @@ class Experiment(Settings):
         folder = self.experimentation_path()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         start = folder / ".start.safetensors"
+        start.unlink(missing_ok=True)  # after a crash it may be a breakpoint's own file, which never changes
         write_tensors(self._build_plan().get_parameters(copy=False), start)
         saved = self._save(start)
         start.unlink()

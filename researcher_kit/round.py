@@ -60,6 +60,7 @@ from researcher_kit.wire import Files
 DOWNLOADS_AT_ONCE = 4
 EXPIRY_SLACK_S = 300
 STOP_WAIT_S = 2.0  # a node that trains has stopped by then; one that is silent stops when it hears of it
+_OURS = frozenset({Code.DISK_FULL, Code.NETWORK_UNREACHABLE, Code.CLOCK_WRONG})  # no node's fault: it mends itself
 _log = structlog.get_logger(__name__)
 
 
@@ -204,8 +205,9 @@ class Round:
         if not self._book.is_clear(self._terms.round):
             row = self._book.find(self._terms.round)
             if row is None or row.terms != terms or not self._is_open(row.step):
-                row = None
+                asked, row = [] if row is None else [*row.chosen], None
                 self.abandon()
+                self._end_at(asked)  # else those that train still would refuse to be asked again
         is_resumed = row is not None
         if row is None:
             self._spool.clear()
@@ -381,8 +383,7 @@ class Round:
             key = open_key(update.content_key, self._federation.keys.sealing, context=context)
             file = self._spool.fetch_update(node_id, update, key, self._federation.files, self._expected, self._stop)
         except FedWardError as error:
-            # A full disk here is no fault of the node's: the round goes on when there is room.
-            return error if error.code is Code.DISK_FULL else _Refused(node_id, error)
+            return error if error.code in _OURS else _Refused(node_id, error)
         except Exception as error:  # noqa: BLE001 - whoever waits for the update must hear of it
             return error
         return _Fetched(node_id, file, time.monotonic() - began)

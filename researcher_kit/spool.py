@@ -13,11 +13,19 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from appliance.protocol.errors import Code, FedWardError, TensorFileError
+from appliance.protocol.errors import Code, FedWardError, TensorFileError, takes_no_more
 from appliance.protocol.local.sealed import create_memfd
 from appliance.protocol.messages import SealedFile
-from appliance.protocol.sealing import Sealed, read_chunks, seal, unseal
-from appliance.protocol.tensors import Array, TensorFile, TensorSpec, require_finite, write_tensors
+from appliance.protocol.sealing import Sealed, read_chunks, seal, sealed_size, unseal
+from appliance.protocol.tensors import (
+    Array,
+    TensorFile,
+    TensorSpec,
+    data_bytes,
+    most_header_bytes,
+    require_finite,
+    write_tensors,
+)
 from researcher_kit.errors import UpdateRefusedError
 from researcher_kit.wire import Files
 
@@ -60,6 +68,8 @@ class Spool:
             UpdateRefusedError: Not a tensor file, not the model's tensors, or values that no model has.
             FedWardError: The file cannot be fetched, or was not sealed to us for this purpose.
         """
+        if update.size_bytes > sealed_size(data_bytes(expected) + most_header_bytes(expected)):
+            raise UpdateRefusedError("Its update was refused. It is larger than the model's tensors need.")
         enclosed = update.enclosed()
         if enclosed is not None:  # in the store with its reply: no file need hold it too
             return _opened(enclosed, content_key, expected)
@@ -127,4 +137,6 @@ def _disk_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if not takes_no_more(error):
+            raise
         raise FedWardError(f"{folder}: {error.strerror}.", code=Code.DISK_FULL) from error

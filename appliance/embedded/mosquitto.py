@@ -80,10 +80,11 @@ def _unpacked(cache: Path) -> Program:
         ) from error
     with tempfile.TemporaryDirectory(prefix=f"{cache.name}-", dir=cache.parent) as folder:
         _fill(Path(folder) / "new")
-        if _cached(cache) is None:
-            shutil.rmtree(cache, ignore_errors=True)
-            with suppress(OSError):  # another process was faster
-                (Path(folder) / "new").rename(cache)
+        if cache.exists() and _cached(cache) is None:
+            with suppress(OSError):  # moved aside at once: another process may be putting its own there
+                cache.rename(Path(folder) / "old")
+        with suppress(OSError):  # another process was faster
+            (Path(folder) / "new").rename(cache)
     program = _cached(cache)
     if program is None:
         raise BrokerMissingError(f"Mosquitto was unpacked into {cache} and does not start there.")

@@ -29,6 +29,7 @@ MAX_LIFETIME_S = 30 * 86_400  # a receiver remembers a message for as long as it
 MAX_TIME = 1 << 40  # seconds since the epoch; what lies beyond is a mistake, and fits no database
 _CLAIMS = frozenset({"v", "jti", "to", "kind", "iat", "exp", "re", "body", "crit"})
 _JTI = re.compile(r"[0-9a-f]{32}")
+_MAX_STEPS = 32  # of a dotted name; bodies are not nested so deep
 _KID = re.compile(r"[a-z0-9-]{1,63}:[A-Za-z0-9_-]{43}")
 
 Clock = Callable[[], float]
@@ -94,16 +95,18 @@ class Signer:
         }
         return Signed(envelope, self._serialize(MESSAGE_TYPE, claims))
 
-    def redate(self, text: str) -> tuple[str, int, int]:
+    def redate(self, text: str) -> str:
         """A message of ours, written while our clock was ahead, as written now; its ``jti`` stays, so it acts once.
 
-        Returns:
-            The message, when it was written and when it expires.
+        One that is not in our present key's signature stays as it is.
         """
-        claims = read_json(read_jws(text).payload_by(self.keys.public.identity))
+        try:
+            claims = read_json(read_jws(text).payload_by(self.keys.public.identity))
+        except NotSignedError:
+            return text
         now = int(self._clock())
         claims |= {"iat": now, "exp": now + claims["exp"] - claims["iat"]}
-        return self._serialize(MESSAGE_TYPE, claims), now, claims["exp"]
+        return self._serialize(MESSAGE_TYPE, claims)
 
     def token(self, audience: str = "network") -> tuple[str, float]:
         """A bearer token for REST calls, and when it ends (seconds since the epoch)."""
@@ -176,7 +179,7 @@ def open_envelope(text: str | bytes, register: Register, *, me: str, clock: Cloc
     _require_role(sender, register.find(me), body)
     envelope = Envelope(jti, sender.id, to, version, issued_at, expires_at, in_reply_to, body)
     for name in (*sorted(unknown), *left_out):
-        if any(marked == name or marked.startswith(f"{name}.") for marked in critical):
+        if name in critical:
             raise NewerMessageError(envelope, name)
     return envelope
 
@@ -262,7 +265,12 @@ def _moment(value: object) -> int:
     return value
 
 
-def _names(value: object) -> tuple[str, ...]:
+def _names(value: object) -> frozenset[str]:
+    """Dotted names, and each beginning of them: who lacks the whole lacks its parts."""
     if not isinstance(value, list):
         raise TypeError("expected a list of names")
-    return tuple(map(_text, value))
+    found: set[str] = set()
+    for name in map(_text, value):
+        steps = name.split(".")[:_MAX_STEPS]
+        found.update(".".join(steps[: n + 1]) for n in range(len(steps)))
+    return frozenset(found)

@@ -74,8 +74,11 @@ class TensorFile(Mapping[str, Array]):
             raise TensorFileError("The tensor file is malformed or cut short.") from error
         if len(entries) > MAX_TENSORS or any(len(name) > MAX_NAME for name in entries):
             raise TensorFileError(f"The tensor file has {len(entries)} tensors or an over-long name.")
-        self.specs = {name: _spec(entries[name]) for name in sorted(entries)}
-        self._starts = {name: start + int(entry["data_offsets"][0]) for name, entry in entries.items()}
+        try:
+            self.specs = {name: _spec(entries[name]) for name in sorted(entries)}
+            self._starts = {name: start + int(entry["data_offsets"][0]) for name, entry in entries.items()}
+        except (ValueError, TypeError, LookupError) as error:
+            raise TensorFileError("The tensor file is malformed or cut short.") from error
 
     def __getitem__(self, name: str) -> Array:
         return self.part(name, 0, self.specs[name].size).reshape(self.specs[name].shape)
@@ -117,7 +120,6 @@ class TensorFile(Mapping[str, Array]):
                 raise TensorFileError(f"The tensor '{name}' is not {spec.dtype} of shape {spec.shape}.")
 
 
-_ENTRY = frozenset({"dtype", "shape", "data_offsets"})
 _NAMES = {
     "F32": "float32", "F64": "float64", "I64": "int64", "I32": "int32", "U8": "uint8", "BOOL": "bool",
 }  # fmt: skip
@@ -154,6 +156,19 @@ def tensor_header(specs: Mapping[str, TensorSpec]) -> tuple[bytes, list[str]]:
         entries[name] = {"dtype": _CODES[spec.dtype], "shape": spec.shape, "data_offsets": (start, offset)}
     text = _compact(entries)
     return len(text).to_bytes(8, "little") + text, [*entries]
+
+
+def data_bytes(specs: Mapping[str, TensorSpec]) -> int:
+    """The size of the tensors themselves."""
+    return sum(spec.size * np.dtype(spec.dtype).itemsize for spec in specs.values())
+
+
+def most_header_bytes(specs: Mapping[str, TensorSpec]) -> int:
+    """The most that a header can need.
+
+    It says each name, shape and offset once; whatever is longer hides something, or shall exhaust whoever parses it.
+    """
+    return 1024 + sum(len(name.encode()) * 6 + 160 + 24 * len(spec.shape) for name, spec in specs.items())
 
 
 def _pieces(tensors: Mapping[str, Array]) -> Iterator[bytes | memoryview]:
@@ -194,13 +209,18 @@ def _read_plain_header(fd: int, max_bytes: int) -> tuple[dict[str, Any], int]:
     header = os.pread(fd, size, 8)
     try:
         entries = json.loads(header, object_pairs_hook=_unique)
-        is_plain = all(entry.keys() == _ENTRY for entry in entries.values())
+        is_plain = "__metadata__" not in entries and all(map(_is_plain, entries.values()))
         text = _compact(entries)
-    except (ValueError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise TensorFileError("The tensor file is malformed or cut short.") from error
     if not is_plain or header != text:
         raise TensorFileError("The tensor file's header says more than its tensors' names, types and shapes.")
     return entries, 8 + size
+
+
+def _is_plain(entry: Mapping[str, object]) -> bool:
+    types = {name: type(value) for name, value in entry.items()}
+    return types == {"dtype": str, "shape": list, "data_offsets": list}
 
 
 def _compact(entries: Mapping[str, object]) -> bytes:
@@ -213,7 +233,8 @@ def _spec(entry: Mapping[str, Any]) -> TensorSpec:
     dtype = _NAMES.get(entry["dtype"])
     if dtype is None:
         allowed = ", ".join(sorted(DTYPES))
-        raise TensorFileError(f"The tensor file holds a tensor of type {entry['dtype']}; allowed: {allowed}.")
+        # Not the type itself: it is the file's own text.
+        raise TensorFileError(f"The tensor file holds a tensor of another type than are allowed: {allowed}.")
     return TensorSpec(tuple(entry["shape"]), dtype)
 
 

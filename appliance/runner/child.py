@@ -95,10 +95,15 @@ class Child:
         self.pidfd = os.pidfd_open(self.pid)
         self.stream, self.record = Stream(ours), Record(reader)
         self._idle_bytes = resident_bytes(self.pid)
-        note_leader(scratch, self.pid)
-        if group is not None:
-            group.add(self.pid)
-        self.stream.send(self._start(level, threads))
+        try:
+            note_leader(scratch, self.pid)
+            if group is not None:
+                group.add(self.pid)
+            self.stream.send(self._start(level, threads))
+        except BaseException:  # a full disk, say: nothing of it stays
+            self.end()
+            self.close()
+            raise
 
     def _start(self, level: SandboxLevel, threads: int) -> Start:
         return Start(

@@ -7,6 +7,7 @@ so does the next supervisor, should both have been killed at once.
 
 from __future__ import annotations
 
+import os
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -20,7 +21,7 @@ _SUFFIX = ".leader"
 def note_leader(scratch: Path, pid: int) -> None:
     """Write down who leads the session of the child that owns ``scratch``."""
     if (leader := read_process(pid)) is not None:
-        _note(scratch).write_text(f"{_boot()} {pid} {leader.started}")
+        _note(scratch).write_text(f"{_boot()} {pid} {leader.started} {os.getpid()}")
 
 
 def forget_leader(scratch: Path) -> None:
@@ -28,11 +29,13 @@ def forget_leader(scratch: Path) -> None:
     _note(scratch).unlink(missing_ok=True)
 
 
-def end_leftovers(root: Path) -> None:
-    """End every session that is noted in the folder of all scratch folders."""
+def end_leftovers(root: Path, *, supervisor_pid: int | None = None) -> None:
+    """End every session that is noted in the folder of all scratch folders, or those of one supervisor's children."""
     for note in root.glob(f"*{_SUFFIX}"):
         with suppress(ValueError, OSError):  # a note cut short by the end that it was written for
-            boot, pid, started = note.read_text().split()
+            boot, pid, started, owner = note.read_text().split()
+            if supervisor_pid not in (None, int(owner)):
+                continue  # the next supervisor is at work already
             if boot == _boot() and _is_ours(int(pid), int(started)):
                 end_family(int(pid), time.monotonic() + _END_S)
         note.unlink(missing_ok=True)
@@ -49,9 +52,10 @@ def _is_ours(pid: int, started: int) -> bool:
 
 def _is_confined(process: Process) -> bool:
     try:
-        return "\nNoNewPrivs:\t1\n" in Path(f"/proc/{process.pid}/status").read_text()
+        status = Path(f"/proc/{process.pid}/status").read_text()
     except OSError:
         return True
+    return "\nNoNewPrivs:\t1\n" in status and "\nSeccomp:\t2\n" in status
 
 
 def _note(scratch: Path) -> Path:

@@ -115,7 +115,8 @@ class Nursery:
 
 def main(channel_fd: int, scratch: Path) -> None:
     """Load the libraries, then fork on demand until the supervisor is gone; its children's descendants end then."""
-    supervisor = os.pidfd_open(os.getppid())
+    supervisor_pid = os.getppid()
+    supervisor = os.pidfd_open(supervisor_pid)
     # Ctrl-C in a terminal reaches the whole group: the supervisor ends us in order.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     channel = Channel(socket.socket(fileno=channel_fd))
@@ -131,7 +132,7 @@ def main(channel_fd: int, scratch: Path) -> None:
         channel.send({"pid": pid})
     # The channel is closed by a supervisor that dies, for in an orderly end it kills us first.
     select.select([supervisor], [], [])
-    end_leftovers(scratch)
+    end_leftovers(scratch, supervisor_pid=supervisor_pid)
 
 
 def _fork_orphan(fds: tuple[int, ...]) -> int:

@@ -96,7 +96,7 @@ def _environment(start: Start) -> dict[str, str]:
 
 def _limit(start: Start) -> None:
     limits = start.limits
-    _set_limit(resource.RLIMIT_CORE, 0)
+    _set_limit(resource.RLIMIT_CORE, 1)  # no file, and unlike 0 no pipe to a helper either (core(5))
     _set_limit(resource.RLIMIT_FSIZE, max(limits.file_bytes, limits.memory_bytes))  # an update is a file, too
     _set_limit(resource.RLIMIT_NOFILE, _OPEN_FILES)
     _set_limit(resource.RLIMIT_MEMLOCK, 64 << 10)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _BLOCK = 512  # of st_blocks, whatever the file system's own
+_HIDDEN = 1 << 62  # bytes
 
 
 @dataclass(frozen=True)
@@ -49,36 +50,42 @@ def shared_out_bytes(pid: int) -> int:
 
 
 def nameless(pids: Iterable[int], scratch: Path) -> Nameless:
-    """What processes hold in files without a name; each file counts once."""
-    disk = scratch.stat().st_dev
-    sizes: dict[tuple[int, int], tuple[bool, int]] = {}
+    """What processes hold in files without a name; each file counts once.
+
+    One that is mapped and no longer open hides its size, and counts as more than any limit.
+    """
+    place = scratch.resolve()
+    sizes: dict[tuple[bool, int], int] = {}
+    mapped: set[tuple[bool, int]] = set()
     for pid in pids:
-        # A memory file that is mapped as well counts in the process's size, too: that errs to the safe side.
-        for key, size in [*_open_files(pid), *_mapped_files(pid)]:
-            is_disk = key[0] == disk
-            sizes[key] = (is_disk, max(size, sizes.get(key, (is_disk, 0))[1]))
+        for file, size in _open_files(pid, place):
+            sizes[file] = max(size, sizes.get(file, 0))
+        mapped.update(_mapped_files(pid, place))
+    sizes |= dict.fromkeys(mapped - sizes.keys(), _HIDDEN)
     return Nameless(
-        memory_bytes=sum(size for is_disk, size in sizes.values() if not is_disk),
-        disk_bytes=sum(size for is_disk, size in sizes.values() if is_disk),
+        memory_bytes=sum(size for (is_disk, _), size in sizes.items() if not is_disk),
+        disk_bytes=sum(size for (is_disk, _), size in sizes.items() if is_disk),
     )
 
 
-def _open_files(pid: int) -> Iterable[tuple[tuple[int, int], int]]:
+def _open_files(pid: int, scratch: Path) -> Iterable[tuple[tuple[bool, int], int]]:
+    """Whether each is on the disk, its inode, and its size."""
     with suppress(OSError):
+        disk = scratch.stat().st_dev
         for entry in os.scandir(f"/proc/{pid}/fd"):
             with suppress(OSError):
                 found = Path(entry.path).stat()  # through the link, to a file that no path leads to
                 if stat.S_ISREG(found.st_mode) and found.st_nlink == 0:
-                    yield (found.st_dev, found.st_ino), found.st_blocks * _BLOCK
+                    yield (found.st_dev == disk, found.st_ino), found.st_blocks * _BLOCK
 
 
-def _mapped_files(pid: int) -> Iterable[tuple[tuple[int, int], int]]:
-    """Deleted files, by the length to which they are mapped: their size itself is hidden."""
+def _mapped_files(pid: int, scratch: Path) -> Iterable[tuple[bool, int]]:
+    """Whether each is on the disk, and its inode. Of the disk's only those of scratch: a library may be replaced."""
     with suppress(OSError):
-        mappings = Path(f"/proc/{pid}/maps").read_text(errors="replace").splitlines()
-        for line in (line for line in mappings if line.endswith(" (deleted)")):  # of a thousand, few
-            place, _, offset, device, inode, path = line.split(maxsplit=5)
-            if not path.startswith(("/memfd:", "/dev/zero", "/SYSV")):
-                start, end = (int(address, 16) for address in place.split("-"))
-                major, minor = (int(part, 16) for part in device.split(":"))
-                yield (os.makedev(major, minor), int(inode)), int(offset, 16) + end - start
+        # Not splitlines: of all that ends a line for it, the kernel escapes only the newline in a name.
+        for line in Path(f"/proc/{pid}/maps").read_text(errors="replace").split("\n"):
+            if line.endswith(" (deleted)"):  # of a thousand, few
+                *_, inode, path = line.split(maxsplit=5)
+                is_disk = path.startswith(f"{scratch}/")
+                if is_disk or path.startswith("/memfd:"):
+                    yield is_disk, int(inode)

@@ -45,6 +45,7 @@ def _torch_reproducible(seed: int, threads: int) -> Iterator[None]:
         # Without it cuBLAS has no fixed order of summation.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     state, threads_before = torch.get_rng_state(), torch.get_num_threads()
+    gpu_states = torch.cuda.get_rng_state_all() if has_gpu else []  # manual_seed seeds these as well
     mode, warns = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     torch.manual_seed(seed)
     torch.set_num_threads(threads)
@@ -56,3 +57,5 @@ def _torch_reproducible(seed: int, threads: int) -> Iterator[None]:
         torch.use_deterministic_algorithms(mode, warn_only=warns)
         torch.set_num_threads(threads_before)
         torch.set_rng_state(state)
+        if gpu_states:
+            torch.cuda.set_rng_state_all(gpu_states)

@@ -71,7 +71,7 @@ class TorchTrainingPlan(TrainingPlan):
 
     def _shared(self) -> dict[str, torch.Tensor]:
         """The live tensors that travel."""
-        model = self.model().module if isinstance(self.model(), SeveralGpus) else self.model()
+        model = self.model()
         state = model.state_dict()
         if not self._arguments.share_persistent_buffers:
             trained = {name for name, _ in model.named_parameters()}
@@ -81,10 +81,8 @@ class TorchTrainingPlan(TrainingPlan):
     def _adopt(self, model: Any, *, use_gpu: bool) -> torch.nn.Module:
         if not isinstance(model, torch.nn.Module):
             raise PlanInvalidError("init_model must return a torch.nn.Module.")
-        gpus = torch.cuda.device_count() if use_gpu else 0
-        self.device = torch.device("cuda" if gpus else "cpu")
-        model = model.to(self.device)
-        return SeveralGpus(model) if gpus > 1 else model
+        self.device = torch.device("cuda" if use_gpu and torch.cuda.is_available() else "cpu")
+        return model.to(self.device)
 
     def _read_samples(self, manager: DataManager) -> Samples:
         if isinstance(manager.dataset, TorchDataset):
@@ -130,22 +128,6 @@ class TorchTrainingPlan(TrainingPlan):
         self.model().eval()
         with torch.no_grad():
             return self.testing_step(data, target)
-
-
-class SeveralGpus(torch.nn.DataParallel[torch.nn.Module]):
-    """A model that splits each batch over all GPUs that this process was given, and is itself in all other respects.
-
-    One process and no socket, so that it works inside the sandbox. The parameters lie on the first GPU; batch
-    normalisation keeps the statistics of the first GPU's part of each batch. Without a GPU it is the model alone: that
-    much, and the choice, is tested; that several GPUs train as one does is the library's promise.
-    """
-
-    def __getattr__(self, name: str) -> Any:
-        """What the wrapper lacks is asked of the model: a plan calls ``self.model().embed`` on one GPU and on eight."""
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            return getattr(super().__getattr__("module"), name)
 
 
 class _TensorSamples:

@@ -196,9 +196,9 @@ class Mailbox:
             self._forget([jti for jti, waiting in self._waiting.items() if waiting.expires_at < self._clock()])
             for waiting in self._waiting.values():
                 if waiting.due_at <= now:
-                    if waiting.written_at > self._clock() + CLOCK_LEEWAY_S:  # our clock was ahead, and was set back
-                        waiting.text, waiting.written_at, waiting.expires_at = self._signer.redate(waiting.text)
-                    self._publish(waiting.topic, waiting.text)
+                    # Written while our clock was ahead: dated anew for this once, as now the clock may be behind.
+                    is_ahead = waiting.written_at > self._clock() + CLOCK_LEEWAY_S
+                    self._publish(waiting.topic, self._signer.redate(waiting.text) if is_ahead else waiting.text)
                     waiting.due_at = now + waiting.delay_s
                     waiting.delay_s = min(waiting.delay_s * 2, LAST_REPEAT_S)
 

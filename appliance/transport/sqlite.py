@@ -50,12 +50,11 @@ def writing(engine: sa.Engine) -> Iterator[sa.Connection]:
     try:
         with engine.execution_options(**{_WRITES: True}).begin() as connection:
             yield connection
-    except (sa.exc.OperationalError, sqlite3.OperationalError) as error:
-        reason = getattr(error, "orig", error)
-        if not takes_no_more(reason):
+    except sa.exc.OperationalError as error:
+        if not takes_no_more(error.orig):
             raise
         path = str(engine.url.database).removeprefix("file:")
-        raise FedWardError(f"{path}: the disk takes no more ({reason}).", code=Code.DISK_FULL) from error
+        raise FedWardError(f"{path}: the disk takes no more ({error.orig}).", code=Code.DISK_FULL) from error
 
 
 class Statement:
@@ -122,4 +121,8 @@ def _prepare(connection: Any, _record: object) -> None:
 
 def _begin(connection: sa.Connection) -> None:
     mode = " IMMEDIATE" if connection.get_execution_options().get(_WRITES) else ""
-    connection.connection.execute(f"BEGIN{mode}")  # sqlite3's own: SQLAlchemy's way costs more than the statement
+    begin = f"BEGIN{mode}"
+    try:
+        connection.connection.execute(begin)  # sqlite3's own: SQLAlchemy's way costs more than the statement
+    except sqlite3.Error as error:
+        raise sa.exc.DBAPIError.instance(begin, {}, error, sqlite3.Error) from error

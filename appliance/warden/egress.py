@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import re
 import threading
 import time
@@ -11,7 +10,6 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import sqlalchemy as sa
 from pydantic import JsonValue
 from sqlalchemy.dialects.sqlite import insert
@@ -20,7 +18,7 @@ from appliance.protocol.envelope import Clock, Signed
 from appliance.protocol.errors import Code, FedWardError, TensorFileError
 from appliance.protocol.local.jobs import Progress
 from appliance.protocol.messages import SealedFile, Train, TrainReply
-from appliance.protocol.tensors import TensorFile, TensorSpec, require_finite
+from appliance.protocol.tensors import TensorFile, TensorSpec, data_bytes, most_header_bytes, require_finite
 from appliance.protocol.topics import parse_topic
 from appliance.transport.sqlite import Statement
 from appliance.warden.policy import Policy
@@ -66,13 +64,13 @@ class EgressGuard:
             UpdateRefusedError: Names, shapes, types, size or values are not as they must be.
         """
         largest = self._policy.rule("maximum_update_bytes")
-        if size_bytes > min(largest.value, _data_bytes(expected) + _header_bytes(expected)):
+        if size_bytes > min(largest.value, data_bytes(expected) + most_header_bytes(expected)):
             raise UpdateRefusedError(
                 f"The update has {size_bytes} bytes, more than its tensors need.", rule=str(largest)
             )
         bound = self._policy.rule("maximum_value")
         try:
-            update = TensorFile(path, max_header_bytes=_header_bytes(expected))
+            update = TensorFile(path, max_header_bytes=most_header_bytes(expected))
             update.require(expected)
             return require_finite(update, maximum=bound.value)
         except TensorFileError as error:
@@ -226,12 +224,3 @@ class EgressLog:
             "size_bytes": len(signed.text),
             "sha256": hashlib.sha256(signed.text.encode()).hexdigest(),
         }
-
-
-def _data_bytes(expected: dict[str, TensorSpec]) -> int:
-    return sum(math.prod(spec.shape) * np.dtype(spec.dtype).itemsize for spec in expected.values())
-
-
-def _header_bytes(expected: dict[str, TensorSpec]) -> int:
-    # It says each name, shape and offset once; whatever is longer hides something, or shall exhaust whoever parses it.
-    return 1024 + sum(len(name.encode()) * 6 + 160 + 24 * len(spec.shape) for name, spec in expected.items())

@@ -309,7 +309,8 @@ class Round:
         size = require_sealed(update_fd)
         norm = self._guard.check(Path(f"/proc/self/fd/{update_fd}"), specs, size)
         is_enclosed = sealing.sealed_size(size) <= MAX_ENCLOSED_BYTES
-        with os.fdopen(os.dup(update_fd), "rb", buffering=0) as plain:
+        # Opened anew: the offset of a descriptor that the child made is the child's as well.
+        with open(f"/proc/self/fd/{update_fd}", "rb", buffering=0) as plain:  # noqa: PTH123 - a name, not a path
             content, sealed = self._enclose(plain) if is_enclosed else (None, self._store(plain))
         recipient = self._services.register.require(self._researcher)
         request = self._request

@@ -163,7 +163,7 @@ class Ward:
     def _parameters(self, experiment: str, round_: int) -> SealedFile:
         plain = tensor_bytes({"weight": np.zeros((1, 2), np.float32), "bias": np.zeros(1, np.float32)})
         out = io.BytesIO()
-        sealed = sealing.seal(memoryview(plain), out)
+        sealed = sealing.seal(io.BytesIO(plain), out)
         context = f"{experiment}/{round_}/parameters"
         north = self.register.require("north").sealing
         return SealedFile(

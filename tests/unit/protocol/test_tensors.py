@@ -201,6 +201,8 @@ def test_what_is_no_file_is_refused(tmp_path: Path, path: str) -> None:
     [
         {"__metadata__": {"note": "Mueller, born 1961"}, "a": entry([1], 4)},
         {"__metadata__": {}, "a": entry([1], 4)},
+        {"__metadata__": {"dtype": "F32", "shape": "", "data_offsets": "0 Mueller"}, "a": entry([1], 4)},
+        {"__metadata__": {"dtype": "Mueller", "shape": "x", "data_offsets": "0"}, "a": entry([1], 4)},
         {"a": entry([1], 4, note="Mueller, born 1961")},
         b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}',
         b'{"a":{"dtype":"F32","dtype":"F32","shape":[1],"data_offsets":[0,4]}}',
@@ -208,11 +210,40 @@ def test_what_is_no_file_is_refused(tmp_path: Path, path: str) -> None:
         b'{"\\u0061":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}',
         b' {"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}',
     ],
-    ids=["metadata", "empty metadata", "field", "twice", "field twice", "blanks", "escapes", "leading blank"],
+    ids=[
+        "metadata",
+        "empty metadata",
+        "as a tensor",
+        "as a type",
+        "field",
+        "twice",
+        "field twice",
+        "blanks",
+        "escapes",
+        "leading blank",
+    ],
 )
 def test_a_header_with_room_for_a_message_is_refused(tmp_path: Path, header: bytes | dict[str, Any]) -> None:
     """Readers ignore it, so every check of the tensors would pass, and a record would leave the hospital."""
     refused(handmade(tmp_path / "x", header, b"\x00" * 4))
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"dtype": "Mueller", "shape": [1], "data_offsets": [0, 4]},
+        {"dtype": ["F32"], "shape": [1], "data_offsets": [0, 4]},
+        {"dtype": "F32", "shape": "1", "data_offsets": [0, 4]},
+        {"dtype": "F32", "shape": [1], "data_offsets": "Mueller"},
+        {"dtype": "F32", "shape": [1], "data_offsets": []},
+    ],
+)
+def test_an_entry_of_other_types_is_refused_without_its_words(tmp_path: Path, odd: dict[str, Any]) -> None:
+    """The refusal goes to the researcher, and is one that every receiver expects."""
+    with pytest.raises(TensorFileError) as caught:
+        TensorFile(handmade(tmp_path / "x", {"a": odd}, b"\x00" * 4))
+
+    assert "Mueller" not in caught.value.message
 
 
 def test_a_header_with_long_padding_is_refused(tmp_path: Path) -> None:

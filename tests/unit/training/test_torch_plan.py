@@ -23,7 +23,6 @@ from appliance.training import (
     TrainingProgress,
     TrainingStoppedError,
 )
-from appliance.training.torch_plan import SeveralGpus
 
 Built = Callable[..., Any]
 
@@ -406,32 +405,18 @@ def test_plan_code_can_ask_for_its_arguments(built: Built) -> None:
 
 
 @pytest.mark.parametrize(
-    ("use_gpu", "gpus", "several"), [(False, 2, False), (True, 0, False), (True, 1, False), (True, 2, True)]
+    ("use_gpu", "has_gpu", "device"), [(False, True, "cpu"), (True, False, "cpu"), (True, True, "cuda")]
 )
-def test_a_plan_trains_on_all_gpus_that_it_was_granted(
-    built: Built, monkeypatch: pytest.MonkeyPatch, use_gpu: bool, gpus: int, several: bool
+def test_a_plan_trains_where_it_may(
+    built: Built, monkeypatch: pytest.MonkeyPatch, use_gpu: bool, has_gpu: bool, device: str
 ) -> None:
-    """In one process: others would need sockets, which the sandbox denies. No GPU is no failure."""
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    """No GPU is no failure."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
     monkeypatch.setattr(torch.nn.Module, "to", lambda module, _device: module)
     plan = built()
     plan.build({}, TrainingArguments(), seed=1, use_gpu=use_gpu)
 
-    assert isinstance(plan.model(), SeveralGpus) is several
-    assert plan.device.type == ("cuda" if use_gpu and gpus else "cpu")
-    assert sorted(plan.get_parameters()) == sorted(built().get_parameters())
-
-
-def test_a_model_on_several_gpus_is_used_as_on_one(built: Built) -> None:
-    """What this machine can tell: the wrapper computes what the model does, and gives what the model has."""
-    plan = built()
-    model, wrapped = plan.model(), SeveralGpus(plan.model())
-    data = torch.ones(4, 2)
-
-    assert torch.equal(wrapped(data), model(data))
-    assert wrapped.append == model.append
-    with pytest.raises(AttributeError):
-        _ = wrapped.nothing_of_that_name
+    assert plan.device.type == device
 
 
 def test_the_gradients_are_let_go_after_training(built: Built) -> None:

@@ -259,6 +259,22 @@ def test_a_message_written_by_a_clock_that_was_ahead_is_dated_anew(is_restarted:
     assert (again.issued_at, again.expires_at) == (right, right + STOPPED.lifetime_s)
 
 
+def test_a_clock_that_starts_years_behind_costs_no_message(post: Post) -> None:
+    """A machine without a battery wakes up in the past; until it is told the time, what waits must not grow old."""
+    signed, right = post.post(), post.now
+    post.now -= 5 * 365 * 86_400
+    post.restart()
+    post.box.repeat_all()
+    post.published.clear()
+
+    post.now = right + 10
+    post.box.repeat_all()
+    post.tidy()
+
+    assert post.said()[-1].jti == signed.envelope.jti
+    assert post.box.waiting == len(post.rows(outbox)) == 1
+
+
 def test_a_withdrawn_message_is_not_sent_again(post: Post) -> None:
     """A round that was closed needs no more requests."""
     signed = post.post()

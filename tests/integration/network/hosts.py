@@ -318,11 +318,13 @@ class Line:
                     continue
                 self._sockets += [near, far]
                 self.connections += 1
+                for sock in (near, far):
+                    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                ended: list[str] = []
                 for source, sink, way in ((near, far, "up"), (far, near, "down")):
-                    source.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                    threading.Thread(target=self._carry, args=(source, sink, way), daemon=True).start()
+                    threading.Thread(target=self._carry, args=(source, sink, way, ended), daemon=True).start()
 
-    def _carry(self, source: socket.socket, sink: socket.socket, way: str) -> None:
+    def _carry(self, source: socket.socket, sink: socket.socket, way: str, ended: list[str]) -> None:
         cut = left = self._cuts[way][0] if self._cuts[way] else None
         with suppress(OSError):
             while chunk := source.recv(65536 if left is None else max(1, min(left, 65536))):
@@ -337,7 +339,11 @@ class Line:
         for sock in (source, sink):
             with suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
-            sock.close()  # a writer is reset at once: after a mere shutdown it fills our buffers and then waits
+        ended.append(way)
+        # Not before both are at their end: a closed number may be a new connection's while it is still read here.
+        if len(ended) == 2:
+            for sock in (source, sink):
+                sock.close()  # a writer is reset: after a mere shutdown it fills our buffers and then waits
 
 
 def fetch(client: RestClient, sealed: SealedFile, path: Path) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
+MAX_REASON = 400  # characters of a failure in the closing list; the whole of it stands where it happened
 LIMIT_S = {"lint": 600, "unit": 900, "integration": 1500, "adversarial": 900, "docs": 300}
 
 
@@ -27,6 +28,7 @@ class Result:
 
     passed: int = 0
     failed: int = 0
+    failures: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
     not_run: str = ""
 
@@ -84,10 +86,13 @@ def read_report(report: Path) -> Result:
     result = Result()
     for case in ET.parse(report).getroot().iter("testcase"):
         skip = case.find("skipped")
+        failure = next((case.find(kind) for kind in ("failure", "error") if case.find(kind) is not None), None)
         if skip is not None:
             result.skipped += (f"{case.get('name')}: {skip.get('message')}",)
-        elif case.find("failure") is not None or case.find("error") is not None:
+        elif failure is not None:
             result.failed += 1
+            reason = " ".join((failure.get("message") or "").split())[:MAX_REASON]
+            result.failures += (f"{case.get('classname')}::{case.get('name')}: {reason}",)
         else:
             result.passed += 1
     return result
@@ -120,6 +125,7 @@ def main(names: list[str]) -> int:
     skipped = [reason for result in results for reason in result.skipped]
     print("\nsuite        passed failed skipped     time", *rows, sep="\n")
     print(*(f"not run: {reason}" for reason in skipped), sep="\n")
+    print(*(f"failed: {failure}" for result in results for failure in result.failures), sep="\n")
     passed, failed = sum(r.passed for r in results), sum(r.failed for r in results)
     print(f"{passed} passed, {failed} failed" + (f", {len(skipped)} skipped" if skipped else ""), flush=True)
     return 1 if failed else 0

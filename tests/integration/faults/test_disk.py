@@ -79,6 +79,7 @@ def test_a_round_waits_for_room_at_a_node(
     with disk.freed_after_a_refusal():
         experiment.run()
 
+    assert [record.failures for record in experiment.history] == [()]
     require_done_once(hospitals, experiment)
 
 
@@ -164,6 +165,7 @@ def test_a_round_waits_for_room_at_the_network_host(
     with network_disk.freed_after_a_refusal():
         experiment.run()
 
+    assert [record.failures for record in experiment.history] == [()]
     require_done_once(hospitals, experiment)
 
 

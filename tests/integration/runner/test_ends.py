@@ -18,9 +18,9 @@ from appliance.protocol.errors import Code
 from appliance.protocol.local.frames import connect
 from appliance.protocol.local.jobs import Limits, SandboxLevel, TrainJob
 from appliance.protocol.local.runner_client import RunnerError
-from tests.integration.network.hosts import wait_until
 from tests.runners import PLAN, Runner, plan_with, running, zeros
 
+DYING_S = 20
 SLEEPS = plan_with("self.steps = getattr(self, 'steps', 0) + 1\nif self.steps == 2: time.sleep(60)", "import time")
 # A grandchild whose parent is gone, deaf to every signal that can be ignored.
 HIDES = plan_with(
@@ -187,7 +187,7 @@ def test_children_die_with_a_runner_that_is_killed(tmp_path: Path) -> None:
         everyone = runner.family.children(recursive=True)
         runner.process.kill()
 
-        wait_until(lambda: not any(map(is_alive, everyone)))
+        assert survivors(everyone) == []
 
 
 def is_alive(process: psutil.Process) -> bool:
@@ -196,6 +196,14 @@ def is_alive(process: psutil.Process) -> bool:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+def survivors(processes: list[psutil.Process]) -> list[psutil.Process]:
+    """Who is alive still after time enough to die."""
+    deadline = time.monotonic() + DYING_S
+    while (alive := [*filter(is_alive, processes)]) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return alive
 
 
 @contextmanager
@@ -216,7 +224,7 @@ def test_a_plans_processes_die_with_a_runner_that_is_killed(tmp_path: Path) -> N
     with hiding(tmp_path) as (runner, hidden):
         runner.process.kill()
 
-        wait_until(lambda: not any(map(is_alive, hidden)))
+        assert survivors(hidden) == []
 
 
 def test_a_new_runner_ends_what_a_killed_one_left(tmp_path: Path) -> None:
@@ -230,7 +238,7 @@ def test_a_new_runner_ends_what_a_killed_one_left(tmp_path: Path) -> None:
 
     (tmp_path / "runner.sock").unlink()
     with running(tmp_path):
-        wait_until(lambda: not any(map(is_alive, hidden)))
+        assert survivors(hidden) == []
         assert list((tmp_path / "scratch").iterdir()) == []
 
 

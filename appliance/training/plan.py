@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -123,10 +124,8 @@ def _never() -> bool:
     return False
 
 
-class TrainingPlan:
+class TrainingPlan(ABC):
     """What is common to all plans. Subclass ``TorchTrainingPlan`` or ``SklearnTrainingPlan``."""
-
-    required_hooks: ClassVar[tuple[str, ...]] = ("init_model", "training_data")
 
     def __init__(self) -> None:
         self._model: Any = None
@@ -140,29 +139,21 @@ class TrainingPlan:
 
     # Hooks
 
+    @abstractmethod
     def init_model(self, model_args: dict[str, Any]) -> Any:
         """Build the model and return it."""
-        raise NotImplementedError
-
-    def init_optimizer(self, optimizer_args: dict[str, Any]) -> Any:
-        """Build the optimizer for ``self.model()`` and return it."""
-        raise NotImplementedError
 
     def init_dependencies(self) -> list[str]:
         """Import lines that the plan needs, for a plan that is written in a notebook."""
         return []
 
+    @abstractmethod
     def training_data(self) -> DataManager:
         """Make samples from ``self.dataset``."""
-        raise NotImplementedError
 
-    def training_step(self, data: Any, target: Any) -> Any:
-        """Compute the loss of one batch and return it."""
-        raise NotImplementedError
-
-    def testing_step(self, data: Any, target: Any) -> Any:
+    def testing_step(self, data: Any, target: Any) -> Any:  # noqa: ARG002 - for the plans that have one
         """Return a number, or numbers by name, for held-out samples; without it ``test_metric`` is computed."""
-        raise NotImplementedError
+        raise ArgumentInvalidError("A test needs 'test_metric' among the training arguments, or a testing_step.")
 
     # What hooks may ask for
 
@@ -232,21 +223,21 @@ class TrainingPlan:
             self._loaded = None
         self._dataset = dataset
 
+    @abstractmethod
     def get_parameters(self, *, copy: bool = True) -> Arrays:
         """The model's tensors by name: float32, or integers as they are.
 
         Args:
             copy: False for arrays that may be the model's own memory, and change when it trains on.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def set_parameters(self, parameters: Mapping[str, Array]) -> None:
         """Give the model these tensors.
 
         Raises:
             ParametersInvalidError: They are not exactly the model's: other names or shapes.
         """
-        raise NotImplementedError
 
     def split(self) -> tuple[int, int]:
         """How many samples are trained on, and how many are held out."""
@@ -292,11 +283,9 @@ class TrainingPlan:
         loaded = self._load()
         if not len(loaded.test):
             return None
-        if self._has_testing_step():
-            return TestOutcome(len(loaded.test), self._test_by_step(loaded))
         metric = self._arguments.test_metric
-        if metric is None:
-            raise ArgumentInvalidError("A test needs 'test_metric' among the training arguments, or a testing_step.")
+        if metric is None or self._has_testing_step():
+            return TestOutcome(len(loaded.test), self._test_by_step(loaded))
         target, output = self.predict_held_out()
         value = evaluate(metric, target, output, self._arguments.test_metric_args)
         return TestOutcome(len(loaded.test), {} if value is None else {str(metric): value})
@@ -317,12 +306,13 @@ class TrainingPlan:
     def _check_arguments(self, arguments: TrainingArguments) -> None:
         """Refuse arguments that this kind of plan does not know."""
 
+    @abstractmethod
     def _adopt(self, model: Any, *, use_gpu: bool) -> Any:
         """Check and prepare what ``init_model`` returned."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _read_samples(self, manager: DataManager) -> Samples:
-        raise NotImplementedError
+        """The plan's data in the framework's own form."""
 
     def _start_training(self) -> None:
         """Prepare for the updates of one round."""
@@ -330,12 +320,13 @@ class TrainingPlan:
     def _end_training(self) -> None:
         """Let go of what only the updates needed."""
 
+    @abstractmethod
     def _update(self, data: Any, target: Any, *, wants_loss: bool) -> float:
         """Make one update; the loss may be anything where it is not wanted."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _predict(self, data: Any, target: Any) -> tuple[Array, Array]:
-        raise NotImplementedError
+        """Targets and raw outputs of one batch."""
 
     def _test_step(self, data: Any, target: Any) -> Any:
         return self.testing_step(data, target)

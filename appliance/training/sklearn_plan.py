@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from sklearn.base import is_classifier
@@ -40,8 +40,6 @@ class SklearnTrainingPlan(TrainingPlan):
                 def training_data(self):
                     return DataManager(self.dataset.matrix(["age", "bmi"]), self.dataset.column("label"))
     """
-
-    required_hooks: ClassVar[tuple[str, ...]] = ("init_model", "training_data")
 
     def get_parameters(self, *, copy: bool = True) -> Arrays:  # noqa: ARG002 - they are doubles: it is always one
         """Copies of ``coef_`` and ``intercept_`` as float32."""

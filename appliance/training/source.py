@@ -24,7 +24,7 @@ from appliance.training.plan import TrainingPlan
 PLAN_FILENAME = "<training plan>"
 PREAMBLE = "from appliance.training import DataManager, SklearnTrainingPlan, TorchTrainingPlan"
 _MODULE = "fedward_training_plan"
-_BASES = frozenset({"TrainingPlan", "TorchTrainingPlan", "SklearnTrainingPlan"})
+_BASES = frozenset({"TorchTrainingPlan", "SklearnTrainingPlan"})
 
 
 @dataclass(frozen=True)
@@ -149,10 +149,14 @@ def _plan_class(module: ModuleType, class_name: str) -> type[TrainingPlan]:
     if not isinstance(plan, type) or not issubclass(plan, TrainingPlan):
         bases = "TorchTrainingPlan or SklearnTrainingPlan"
         raise PlanInvalidError(f"The plan's text defines no class '{class_name}' derived from {bases}.")
-    for hook in plan.required_hooks:
-        if getattr(plan, hook) is getattr(TrainingPlan, hook):
-            raise PlanInvalidError(f"The class '{class_name}' does not define {hook}.")
+    _require_hooks(plan)
     return plan
+
+
+def _require_hooks(plan: type[TrainingPlan]) -> None:
+    if plan.__abstractmethods__:
+        hook = min(plan.__abstractmethods__)
+        raise PlanInvalidError(f"The class '{plan.__name__}' does not define {hook}.")
 
 
 def _file_text(path: Path) -> str:
@@ -182,6 +186,7 @@ def _base_names(node: ast.ClassDef) -> set[str]:
 
 
 def _class_text(plan: type[TrainingPlan]) -> str:
+    _require_hooks(plan)
     dependencies = plan().init_dependencies()
     for line in dependencies:
         if not isinstance(line, str) or not _is_import(line):

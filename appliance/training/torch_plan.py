@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,20 +40,22 @@ class TorchTrainingPlan(TrainingPlan):
                     return torch.nn.functional.binary_cross_entropy_with_logits(self.model()(data), target)
     """
 
-    required_hooks: ClassVar[tuple[str, ...]] = ("init_model", "training_data", "training_step")
-
     def __init__(self) -> None:
         super().__init__()
         self.device = torch.device("cpu")
         self._received: list[torch.Tensor] = []
 
     def init_optimizer(self, optimizer_args: dict[str, Any]) -> Any:
-        """Stochastic gradient descent, unless a plan says otherwise."""
+        """Build the optimizer for ``self.model()`` and return it: SGD, unless a plan says otherwise."""
         try:
             return torch.optim.SGD(self.model().parameters(), **optimizer_args)
         except (TypeError, ValueError):
             names = ", ".join(sorted(optimizer_args)) or "nothing"
             raise ArgumentInvalidError(f"torch.optim.SGD does not take optimizer_args as given ({names}).") from None
+
+    @abstractmethod
+    def training_step(self, data: Any, target: Any) -> Any:
+        """Compute the loss of one batch and return it."""
 
     def get_parameters(self, *, copy: bool = True) -> Arrays:
         """The state's tensors by name; without ``share_persistent_buffers`` only what is trained."""

@@ -78,7 +78,7 @@ class Aggregator(ABC):
         """What a breakpoint must keep."""
         return {}
 
-    def restore(self, state: Mapping[str, JsonValue]) -> None:  # noqa: B027 - most remember nothing
+    def restore(self, state: Mapping[str, JsonValue]) -> None:
         """Take back what ``state`` returned."""
 
 

@@ -10,7 +10,7 @@ from appliance.embedded.consortium import NETWORK
 from appliance.protocol import chain
 from appliance.protocol.rounds import RoundStep
 from appliance.transport.sqlite import reading_engine
-from researcher_kit import breakpoints
+from researcher_kit import Experiment, breakpoints
 from researcher_kit.history import RoundRecord
 from tests.hospitals import NODES, Hospitals
 from tests.integration.network.hosts import wait_until
@@ -22,21 +22,28 @@ def rounds_of(folder: Path) -> dict[int, bytes]:
     return {int(path.parent.name.rpartition("_")[2]): path.read_bytes() for path in found}
 
 
-def require_done_once(people: Hospitals, folder: Path, rounds: int, *, told: Collection[int] = ()) -> None:
-    """No round is lost and none is doubled: at the nodes, on the way, and in what was aggregated.
+def require_done_once(
+    people: Hospitals, experiment: Experiment | Path, rounds: int = 1, *, told: Collection[int] = ()
+) -> None:
+    """No round is lost and none is doubled, at the nodes, on the way, and in what was aggregated; all stores are whole.
 
     Args:
         people: The consortium.
-        folder: The experiment's.
+        experiment: It, or its folder.
         rounds: How many it has run.
         told: Those that failed with an error that the researcher was told, and were asked for again.
     """
-    state, _ = breakpoints.load(folder)
-    assert [record.round for record in state.history] == [*range(1, rounds + 1)]
-    for record in state.history:
-        assert [reply.node_id for reply in record.replies] == [*NODES]
+    if isinstance(experiment, Experiment):
+        experiment_id, history = experiment.id, [*experiment.history]
+    else:
+        state, _ = breakpoints.load(experiment)
+        experiment_id, history = state.experiment_id, [*state.history]
+    assert [record.round for record in history] == [*range(1, rounds + 1)]
+    for record in history:
+        assert {reply.node_id for reply in record.replies} == {*NODES}
     for node in NODES:
-        _require_node_done_once(people, node, state.experiment_id, [*state.history], set(told))
+        _require_node_done_once(people, node, experiment_id, history, set(told))
+    require_whole(people)
 
 
 def _require_node_done_once(

@@ -11,8 +11,8 @@ from appliance.embedded.consortium import NETWORK
 from appliance.protocol.home import MemberHome
 from researcher_kit import Experiment
 from tests.hospitals import Hospitals
-from tests.integration.faults.damage import require_done_once
 from tests.integration.faults.postman import Postman
+from tests.integration.faults.records import require_done_once
 
 pytestmark = pytest.mark.timeout(400)  # parts are started again, which is long on a busy machine
 

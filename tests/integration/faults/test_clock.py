@@ -17,7 +17,8 @@ from researcher_kit.errors import NoDatasetError
 from researcher_kit.monitor import Event, NodeReceived
 from tests.hospitals import NODES, Hospitals, training_args
 from tests.integration.faults.clocks import Clock, find_libfaketime
-from tests.integration.faults.damage import require_done_once, started_as
+from tests.integration.faults.damage import started_as
+from tests.integration.faults.records import require_done_once
 from tests.integration.network.hosts import wait_until
 
 pytestmark = pytest.mark.timeout(400)  # parts are started again, which is long on a busy machine

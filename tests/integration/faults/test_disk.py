@@ -18,8 +18,9 @@ from appliance.transport.rest import RestClient, UnreachableError
 from researcher_kit import Experiment, Federation
 from researcher_kit.monitor import Event, NodeReceived, RoundStarted
 from tests.hospitals import Hospitals, training_args
-from tests.integration.faults.damage import require_done_once, require_whole, started_as
+from tests.integration.faults.damage import started_as
 from tests.integration.faults.disks import Disk, State
+from tests.integration.faults.records import require_done_once, require_whole
 from tests.integration.network.hosts import File, wait_until
 
 pytestmark = pytest.mark.timeout(400)  # parts are started again, which is long on a busy machine

@@ -49,7 +49,7 @@ from appliance.runner.wire import Crashed, FromChild, failed_from, parse_from_ch
 from appliance.training import TrainingArguments
 
 _log = structlog.get_logger(__name__)
-_WATCH_S = 0.5  # how often what the kernel does not hold by itself is measured, while a child works
+_LOOK_S = 0.5  # how often what the kernel does not hold by itself is measured, while a child works and once behind it
 _PROGRESS_BURST = 3  # progress messages that a child may send beyond one a second
 _MAX_SAMPLES = 1 << 40
 
@@ -84,6 +84,7 @@ class _Seat:
     child: Child
     work: _Work | None = None
     idle_since: float = 0.0
+    is_to_be_looked_at: bool = False
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,7 @@ class Supervisor:
         self._clients: set[_Client] = set()
         self._seats: dict[str, _Seat] = {}
         self._made = 0
+        self._look_at: float | None = None
         self._is_ending = False
         own_uid = bool(settings.own_uids) and os.geteuid() == 0
         self._level = probe(cgroup=self._groups.is_usable, own_uid=own_uid)
@@ -189,8 +191,8 @@ class Supervisor:
     def _next_timer(self) -> float | None:
         """Seconds until something is due; None when nothing is."""
         now = time.monotonic()
-        working = [seat.work for seat in self._seats.values() if seat.work]
-        due = [work.deadline for work in working] + [now + _WATCH_S for _ in working[:1]]
+        due = [seat.work.deadline for seat in self._seats.values() if seat.work]
+        due += [] if self._look_at is None else [self._look_at]
         due += [seat.idle_since + self._settings.idle_s for seat in self._seats.values() if not seat.work]
         return max(0.0, min(due) - now) if due else None
 
@@ -203,8 +205,17 @@ class Supervisor:
             elif now >= seat.work.deadline:
                 limit = seat.work.job.limits.seconds
                 self._end_child(seat, Code.ROUND_TIMEOUT, f"The round did not end within {limit:g} s.")
-            elif exceeded := seat.child.exceeded():
+        if self._look_at is not None and now >= self._look_at:
+            self._look()
+
+    def _look(self) -> None:
+        """Measure those who work, and once more those who did: what one took in its last moment it would hold on to."""
+        for seat in [seat for seat in self._seats.values() if seat.is_to_be_looked_at]:
+            seat.is_to_be_looked_at = seat.work is not None
+            if exceeded := seat.child.exceeded():
                 self._end_child(seat, Code.RUNNER_LIMIT, f"The training process passed its limit of {exceeded}.")
+        is_on = any(seat.is_to_be_looked_at for seat in self._seats.values())
+        self._look_at = time.monotonic() + _LOOK_S if is_on else None
 
     # Connections
 
@@ -300,6 +311,9 @@ class Supervisor:
             return
         now = time.monotonic()
         seat.work = _Work(job, client, is_warm, began, now, began + job.limits.seconds)
+        seat.is_to_be_looked_at = True
+        if self._look_at is None:
+            self._look_at = now + _LOOK_S
         if is_warm:
             seat.child.thaw()
         self._send(seat.child.stream, job.model_copy(update={"dataset": purpose.dataset}), fds)
@@ -437,8 +451,6 @@ class Supervisor:
         seat.child.freeze()
         reply = trained.model_copy(update={"timing": timing, "record": record, "is_warm": work.is_warm})
         self._send(work.client.stream, reply, fds)
-        if seat.child.exceeded():
-            self._end_child(seat)  # what it took since the last look it would hold while it waits
 
     # Ends
 

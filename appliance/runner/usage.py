@@ -17,6 +17,7 @@ from pathlib import Path
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _BLOCK = 512  # of st_blocks, whatever the file system's own
 _HIDDEN = 1 << 62  # bytes
+_File = tuple[bool, int]  # whether it is on the disk, and its inode
 
 
 @dataclass(frozen=True)
@@ -52,24 +53,25 @@ def shared_out_bytes(pid: int) -> int:
 def nameless(pids: Iterable[int], scratch: Path) -> Nameless:
     """What processes hold in files without a name; each file counts once.
 
-    One that is mapped and no longer open hides its size, and counts as more than any limit.
+    One that is mapped and no longer open hides its size, and counts as more than any limit. The processes run on while
+    we look: only what is mapped before and after the look at what is open, and was not among it, was never open.
     """
-    place = scratch.resolve()
-    sizes: dict[tuple[bool, int], int] = {}
-    mapped: set[tuple[bool, int]] = set()
-    for pid in pids:
+    place, everyone = scratch.resolve(), [*pids]
+    mapped = _mapped_files(everyone, place)
+    sizes: dict[_File, int] = {}
+    for pid in everyone:
         for file, size in _open_files(pid, place):
             sizes[file] = max(size, sizes.get(file, 0))
-        mapped.update(_mapped_files(pid, place))
-    sizes |= dict.fromkeys(mapped - sizes.keys(), _HIDDEN)
+    if hidden := mapped - sizes.keys():
+        sizes |= dict.fromkeys(hidden & _mapped_files(everyone, place), _HIDDEN)
     return Nameless(
         memory_bytes=sum(size for (is_disk, _), size in sizes.items() if not is_disk),
         disk_bytes=sum(size for (is_disk, _), size in sizes.items() if is_disk),
     )
 
 
-def _open_files(pid: int, scratch: Path) -> Iterable[tuple[tuple[bool, int], int]]:
-    """Whether each is on the disk, its inode, and its size."""
+def _open_files(pid: int, scratch: Path) -> Iterable[tuple[_File, int]]:
+    """Each with its size."""
     with suppress(OSError):
         disk = scratch.stat().st_dev
         for entry in os.scandir(f"/proc/{pid}/fd"):
@@ -79,13 +81,16 @@ def _open_files(pid: int, scratch: Path) -> Iterable[tuple[tuple[bool, int], int
                     yield (found.st_dev == disk, found.st_ino), found.st_blocks * _BLOCK
 
 
-def _mapped_files(pid: int, scratch: Path) -> Iterable[tuple[bool, int]]:
-    """Whether each is on the disk, and its inode. Of the disk's only those of scratch: a library may be replaced."""
-    with suppress(OSError):
-        # Not splitlines: of all that ends a line for it, the kernel escapes only the newline in a name.
-        for line in Path(f"/proc/{pid}/maps").read_text(errors="replace").split("\n"):
-            if line.endswith(" (deleted)"):  # of a thousand, few
-                *_, inode, path = line.split(maxsplit=5)
-                is_disk = path.startswith(f"{scratch}/")
-                if is_disk or path.startswith("/memfd:"):
-                    yield is_disk, int(inode)
+def _mapped_files(pids: Iterable[int], scratch: Path) -> set[_File]:
+    """Of the disk's only those of scratch: a library may be replaced."""
+    found: set[_File] = set()
+    for pid in pids:
+        with suppress(OSError):
+            # Not splitlines: of all that ends a line for it, the kernel escapes only the newline in a name.
+            for line in Path(f"/proc/{pid}/maps").read_text(errors="replace").split("\n"):
+                if line.endswith(" (deleted)"):  # of a thousand, few
+                    *_, inode, path = line.split(maxsplit=5)
+                    is_disk = path.startswith(f"{scratch}/")
+                    if is_disk or path.startswith("/memfd:"):
+                        found.add((is_disk, int(inode)))
+    return found

@@ -18,6 +18,7 @@ import pytest
 from appliance.protocol.errors import Code
 from appliance.protocol.local.jobs import Limits
 from appliance.protocol.local.runner_client import RunnerError
+from tests.integration.network.hosts import wait_until
 from tests.runners import SECRET, Runner, plan_with, write_table, zeros
 
 SYSCALL = """
@@ -306,9 +307,11 @@ def test_a_child_does_not_keep_what_it_took_in_its_last_moment(runner: Runner) -
     """Between two looks a disk can be filled; idle, a child would hold it for minutes."""
     code = "f = open('x', 'wb', 0); os.unlink('x'); self.kept = f\nfor n in range(60): f.write(bytes(1 << 20))"
     limits = Limits(seconds=30.0, file_bytes=20 << 20)
+    before = runner.children()
     with suppress(RunnerError):  # or a look came in time
         runner.train(plan_with(code, "import os"), experiment="takes", limits=limits).close()
 
+    wait_until(lambda: {*runner.children()} <= {*before})
     assert not runner.client.stop("takes").was_running
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,33 @@ def test_a_memory_file_of_which_one_page_is_mapped_is_beyond_any_limit(tmp_path:
     _libc.munmap(page, mmap.PAGESIZE)
 
     assert held.memory_bytes > LIMIT
+
+
+@pytest.mark.parametrize("is_late", [True, False], ids=["opened behind", "closed before"])
+def test_a_file_that_is_open_while_it_is_mapped_hides_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_late: bool
+) -> None:
+    """As the training process maps the parameters it is given, and is looked at in that moment."""
+    fd = os.memfd_create("parameters")
+    os.truncate(fd, mmap.PAGESIZE)
+    pages = [] if is_late else [map_one_page(fd)]
+    look = os.scandir
+
+    def at_that_moment(path: str) -> Iterator[os.DirEntry[str]]:
+        entries = [entry for entry in look(path) if entry.name != str(fd)]
+        if is_late:
+            pages.append(map_one_page(fd))
+        else:
+            _libc.munmap(pages.pop(), mmap.PAGESIZE)
+        return iter(entries)
+
+    monkeypatch.setattr(os, "scandir", at_that_moment)
+    held = nameless([os.getpid()], tmp_path)
+    os.close(fd)
+    for page in pages:
+        _libc.munmap(page, mmap.PAGESIZE)
+
+    assert held.memory_bytes < LIMIT
 
 
 def test_a_scratch_folder_that_is_gone_is_no_fault(tmp_path: Path) -> None:

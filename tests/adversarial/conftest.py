@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from appliance.protocol.home import MemberHome
+from researcher_kit import AllNodes
 from tests.adversarial.hostile import Ward
 from tests.adversarial.post import Person
 from tests.hospitals import Hospitals, federation, hospitals
@@ -33,6 +34,6 @@ def ward(hospitals: Hospitals) -> Iterator[Ward]:
     yield Ward(hospitals, alice)
     alice.close()
     with hospitals.federation() as connection:
-        experiment = hospitals.experiment(connection, round_limit=1)
+        experiment = hospitals.experiment(connection, round_limit=1, strategy=AllNodes(deadline_s=60))
         experiment.run()
     assert {reply.node_id for reply in experiment.history[0].replies} == {"north", "south"}

@@ -190,6 +190,19 @@ def test_children_die_with_a_runner_that_is_killed(tmp_path: Path) -> None:
         assert survivors(everyone) == []
 
 
+def test_a_child_dies_with_its_runner_though_nobody_is_left_to_end_it(tmp_path: Path) -> None:
+    """The nursery would, and may hang or be killed at once with the supervisor."""
+    with running(tmp_path) as runner:
+        runner.train(experiment="orphan").close()
+        children = runner.children()
+        (nursery,) = {*runner.family.children()} - {*children}
+        nursery.suspend()
+        runner.process.kill()
+
+        assert survivors(children) == []
+        nursery.kill()
+
+
 def is_alive(process: psutil.Process) -> bool:
     """Not so when only a wait for it is missing: some machines' first process takes its time."""
     try:

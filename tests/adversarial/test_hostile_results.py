@@ -46,7 +46,7 @@ FORGED: dict[str, tuple[str, Code]] = {
         "p.TrainOutcome.__init__ = lambda s, *_: object.__setattr__(s, 'sample_count', 10**6)"), REFUSED,
     ),
     "a metric of more samples than there are": (
-        "job._tested = lambda *_: Metrics(stage='local', samples=10**6, values={'loss': 1.0})", REFUSED,
+        "job._tested = lambda stage, _: Metrics(stage=stage, samples=10**6, values={'loss': 1.0})", REFUSED,
     ),
     "two tests of one stage": (
         "job._tested = lambda *_: Metrics(stage='local', samples=1, values={'loss': 1.0})", REFUSED,

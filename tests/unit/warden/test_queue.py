@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from appliance.protocol.errors import Code, FedWardError
+from appliance.protocol.local.jobs import Ended
 from appliance.protocol.messages import ErrorReply, TrainReply
 from appliance.protocol.rounds import FINAL_STEPS, RoundStep
 from appliance.warden import queue as queue_module
@@ -112,6 +113,32 @@ def test_two_rounds_of_one_experiment_never_run_at_once(busy: Node, steps: Steps
     steps.wait_for_ends(5)
     queue.close()
     assert most == [1]
+
+
+def test_no_round_begins_while_its_experiment_is_being_ended(busy: Node, steps: Steps) -> None:
+    """Its process would be taken for the old one's, and end with it."""
+    busy.runner.blocks = True
+    busy.queue.start()
+    old = busy.accepted()
+    assert busy.runner.is_training.wait(WAIT_S)
+    with busy.store.write() as connection:
+        busy.queue.mark_stopped(connection, "e-1", "alice")
+    busy.accepted(round=2)
+    real, begun = busy.runner.stop, []
+
+    def stop(experiment_id: str) -> Ended:
+        ended = real(experiment_id)
+        assert busy.queue._have_ended([old], WAIT_S)
+        with busy.queue._changed:
+            begun.append((busy.queue.running, busy.queue._take()))
+        busy.runner.blocks = False
+        return ended
+
+    busy.runner.stop = stop  # type: ignore[method-assign]
+    busy.queue.end("e-1")
+
+    assert begun == [(0, None)]
+    steps.wait_for_ends(2)
 
 
 def test_rounds_of_different_experiments_run_at_once_if_the_site_allows_it(busy: Node) -> None:

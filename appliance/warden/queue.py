@@ -159,11 +159,8 @@ class RoundQueue:
     def _work(self) -> None:
         while True:
             with self._changed:
-                row = self._take()
-                while row is None and not self._is_closing:
-                    self._changed.wait()
-                    row = self._take()
-                if row is None or self._is_closing:
+                row = self._await()
+                if row is None:
                     return
                 stop = threading.Event()
                 self._running[row["jti"]] = (row["experiment_id"], stop)
@@ -173,6 +170,19 @@ class RoundQueue:
             with self._changed:
                 del self._running[row["jti"]]
                 self._changed.notify_all()
+
+    def _await(self) -> dict[str, Any] | None:
+        """The next round, as soon as there is one; None when the queue closes. The caller holds the lock."""
+        while not self._is_closing:
+            wait_s = None
+            try:
+                if row := self._take():
+                    return row
+            except Exception:  # noqa: BLE001 - a worker outlives whatever the disk does
+                _log.exception("the queue cannot be read; trying again", in_s=RETRY_S)
+                wait_s = RETRY_S
+            self._changed.wait(wait_s)
+        return None
 
     def _attempt(self, row: dict[str, Any], stop: threading.Event) -> None:
         try:

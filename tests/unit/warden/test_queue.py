@@ -161,6 +161,25 @@ def test_rounds_of_different_experiments_run_at_once_if_the_site_allows_it(busy:
     assert len(busy.received("alice", TrainReply)) == 2
 
 
+def test_a_worker_outlives_a_queue_that_cannot_be_read(
+    busy: Node, steps: Steps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk's hiccup must not end all work at this node until somebody restarts it."""
+    monkeypatch.setattr(queue_module, "RETRY_S", 0.01)
+    real, faults = busy.queue._take, [OSError("disk"), OSError("disk")]
+
+    def take() -> Any:
+        if faults:
+            raise faults.pop()
+        return real()
+
+    monkeypatch.setattr(busy.queue, "_take", take)
+    jti = busy.accepted()
+    busy.queue.start()
+    steps.wait_for_ends(1)
+    assert steps.ended() == [jti]
+
+
 def test_a_worker_outlives_a_round_that_cannot_even_record_its_failure(
     busy: Node, steps: Steps, monkeypatch: pytest.MonkeyPatch
 ) -> None:

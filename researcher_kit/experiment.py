@@ -49,7 +49,7 @@ from researcher_kit.errors import (
     PlanNotApprovedError,
 )
 from researcher_kit.federation import ASK_TIMEOUT_S, Answer, Federation
-from researcher_kit.history import RoundRecord
+from researcher_kit.history import History, RoundRecord
 from researcher_kit.monitor import Event, Interrupted, LiveTable, NodesFound, Observer, RoundClosed, StepFinished
 from researcher_kit.round import Inbox, Round, StopAsked, Terms
 from researcher_kit.settings import Settings
@@ -165,9 +165,9 @@ class Experiment(Settings):
         return self._federation
 
     @property
-    def history(self) -> tuple[RoundRecord, ...]:
+    def history(self) -> History:
         """The closed rounds: replies, metrics, overrides, and where the time went."""
-        return self._history
+        return History(self._history)
 
     def round_current(self) -> int:
         """How many rounds are closed."""

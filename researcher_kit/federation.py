@@ -305,8 +305,8 @@ class Federation:
         self._events.put(_Wake())
 
     def withdraw(self, jtis: Sequence[str]) -> None:
-        """Stop sending messages that no longer matter; an answer that comes late is taken and dropped."""
-        self._mailbox.withdraw([*jtis])
+        """Stop sending messages that the store has erased; an answer that comes late is taken and dropped."""
+        self._mailbox.withdraw(jtis)
         with self._changed:
             self._asked.update(jtis)
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+
 from pydantic import BaseModel, ConfigDict
 
 from appliance.protocol.errors import Code
 from appliance.protocol.messages import Metrics, Override, Timing
+from researcher_kit.tables import Table
+
+_COLUMNS = ("round", "nodes", "without", "samples", "seconds", "training", "transfer", "global parameters")
 
 
 class _Record(BaseModel):
@@ -87,3 +92,43 @@ class RoundRecord(_Record):
             for metrics in reply.metrics
             if metrics.stage == stage
         }
+
+    def mean_metrics(self, stage: str = "global") -> dict[str, float]:
+        """Each metric's mean over the nodes, weighted by the records that it was tested on."""
+        sums: defaultdict[str, float] = defaultdict(float)
+        samples: defaultdict[str, int] = defaultdict(int)
+        for metrics in (metrics for reply in self.replies for metrics in reply.metrics if metrics.stage == stage):
+            for name, value in metrics.values.items():
+                sums[name] += value * metrics.samples
+                samples[name] += metrics.samples
+        return {name: sums[name] / samples[name] for name in sums if samples[name]}
+
+
+class History(tuple[RoundRecord, ...]):
+    """The closed rounds, in order; printed, or as a notebook's last line, they are a table.
+
+    ``global parameters`` are the means of what the nodes' tests said of the parameters that the round began with.
+    """
+
+    __slots__ = ()
+
+    def table(self) -> Table:
+        """A line for each round; times in seconds."""
+        return Table("History", _COLUMNS, tuple(map(_row, self)))
+
+    def __str__(self) -> str:
+        return str(self.table())
+
+    def _repr_html_(self) -> str:
+        return self.table()._repr_html_()
+
+    def _repr_pretty_(self, printer: object, cycle: bool) -> None:
+        self.table()._repr_pretty_(printer, cycle)
+
+
+def _row(record: RoundRecord) -> tuple[str, ...]:
+    timing = record.timing
+    times = (f"{seconds:.1f}" for seconds in (record.seconds, timing.training_s, timing.transfer_s))
+    nodes = (", ".join(part.node_id for part in parts) for parts in (record.replies, record.failures))
+    metrics = " ".join(f"{name}={value:.4g}" for name, value in record.mean_metrics().items())
+    return (str(record.round), *nodes, str(record.samples), *times, metrics)

@@ -193,19 +193,21 @@ class RoundBook:
         return _ANSWER.run(connection, **values).rowcount == 1
 
     def close(self, round_: int) -> list[str]:
-        """Record that a round is done with; returns the ``jti`` of each request, of which none matters any more."""
+        """Record that a round is done with; returns the ``jti`` of each request, none of which is sent any more."""
         with writing(self._engine) as connection:
             _CLOSE.run(connection, **self._of(round_))
             return self._drop_requests(connection, round_)
 
     def abandon(self, from_round: int) -> list[str]:
-        """Forget this round and later ones; returns the ``jti`` of each request."""
+        """Forget this round and later ones; returns the ``jti`` of each request, none of which is sent any more."""
         with writing(self._engine) as connection:
             _FORGET.run(connection, **self._of(from_round))
             return self._drop_requests(connection, from_round)
 
     def _drop_requests(self, connection: sa.Connection, from_round: int) -> list[str]:
-        return [row["jti"] for row in _DROP.rows(connection, **self._of(from_round))]
+        dropped = [row["jti"] for row in _DROP.rows(connection, **self._of(from_round))]
+        mailbox.erase(connection, dropped)
+        return dropped
 
     def _of(self, round_: int) -> dict[str, Any]:
         return {"of": self._experiment_id, "number": round_}

@@ -6,7 +6,7 @@ import hashlib
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
@@ -145,13 +145,17 @@ def write_table(path: Path, rows: int = 100) -> Path:
 
 
 @contextmanager
-def running(folder: Path, *options: str, environment: Mapping[str, str] | None = None) -> Iterator[Runner]:
-    """A runner that is ready, and at the end is gone."""
+def running(
+    folder: Path, *options: str, environment: Mapping[str, str] | None = None, through: Sequence[str] = ()
+) -> Iterator[Runner]:
+    """A runner that is ready, and at the end is gone; ``through`` is a program that becomes it."""
     write_table(folder / "data" / "north.csv")
     command = [sys.executable, "-m", "appliance.runner", "--socket", "runner.sock", "--scratch", "scratch", *options]
     command[4], command[6] = str(folder / "runner.sock"), str(folder / "scratch")
     root = Path(__file__).resolve().parent.parent
-    process = subprocess.Popen(command, env={**os.environ, "FEDWARD_SECRET": SECRET, **(environment or {})}, cwd=root)
+    process = subprocess.Popen(
+        [*through, *command], env={**os.environ, "FEDWARD_SECRET": SECRET, **(environment or {})}, cwd=root
+    )
     try:
         runner = Runner(folder, process)
         _wait_for(runner)

@@ -70,6 +70,7 @@ class Signer:
         self.keys = keys
         self._clock = clock
         self._kid = key_id(member_id, keys.public.identity)
+        self._last_at = 0
 
     def sign(self, to: str, body: Body, *, in_reply_to: str | None = None, lifetime_s: int | None = None) -> Signed:
         """An envelope for ``to``.
@@ -80,7 +81,7 @@ class Signer:
             in_reply_to: The ``jti`` of the message that this one answers.
             lifetime_s: How long it may act; the kind's own lifetime if None.
         """
-        now = int(self._clock())
+        now = self._later()
         expires_at = now + (body.lifetime_s if lifetime_s is None else lifetime_s)
         envelope = Envelope(new_jti(), self.member_id, to, VERSION, now, expires_at, in_reply_to, body)
         claims = {
@@ -94,6 +95,17 @@ class Signer:
             "body": body.model_dump(mode="json"),
         }
         return Signed(envelope, self._serialize(MESSAGE_TYPE, claims))
+
+    def _later(self) -> int:
+        """Now, and never earlier than what was signed before when the clock is set back by as little as others bear.
+
+        Whether a Stop means a request, the two dates tell.
+        """
+        now = int(self._clock())
+        if now < self._last_at <= now + CLOCK_LEEWAY_S // 2:
+            return self._last_at
+        self._last_at = now
+        return now
 
     def redate(self, text: str) -> str:
         """A message of ours, written while our clock was ahead, as written now; its ``jti`` stays, so it acts once.

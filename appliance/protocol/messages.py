@@ -336,7 +336,10 @@ class Scalar(Body):
 
 
 class Stop(Body):
-    """End this experiment's work now; answered with Stopped when the child was seen dead."""
+    """End this experiment's work now; answered with Stopped when the child was seen dead.
+
+    It means what was asked for before it was written: one that arrives late ends nothing that is newer.
+    """
 
     kind = "stop"
     routes = _TO_NODE
@@ -346,7 +349,7 @@ class Stop(Body):
 
 
 class Stopped(Body):
-    """Nothing of this experiment runs here any more."""
+    """Nothing that the Stop meant runs here any more."""
 
     kind = "stopped"
     routes = _FROM_NODE

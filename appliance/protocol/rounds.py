@@ -39,14 +39,6 @@ ALL_STEPS: tuple[RoundStep, ...] = tuple(step for step in RoundStep if step not 
 PLAIN_STEPS: tuple[RoundStep, ...] = tuple(step for step in ALL_STEPS if step not in SECAGG_STEPS)
 
 
-def next_step(step: RoundStep, *, secagg: bool) -> RoundStep | None:
-    """The step that follows ``step``, or None behind the last."""
-    order = ALL_STEPS if secagg else PLAIN_STEPS
-    if step.is_final:
-        return None
-    return order[order.index(step) + 1]
-
-
 class ResearcherStep(StrEnum):
     """The researcher's part in one round."""
 

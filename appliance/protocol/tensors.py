@@ -24,7 +24,11 @@ from appliance.protocol.errors import TensorFileError
 
 Array = NDArray[Any]
 
-DTYPES = frozenset({"float32", "float64", "int64", "int32", "uint8", "bool"})
+_NAMES = {
+    "F32": "float32", "F64": "float64", "I64": "int64", "I32": "int32", "U8": "uint8", "BOOL": "bool",
+}  # fmt: skip
+_CODES = {name: code for code, name in _NAMES.items()}
+DTYPES = frozenset(_CODES)
 MAX_TENSORS = 100_000
 MAX_NAME = 512
 MAX_HEADER_BYTES = 32 << 20
@@ -118,12 +122,6 @@ class TensorFile(Mapping[str, Array]):
         for name, spec in expected.items():
             if self.specs[name] != spec:
                 raise TensorFileError(f"The tensor '{name}' is not {spec.dtype} of shape {spec.shape}.")
-
-
-_NAMES = {
-    "F32": "float32", "F64": "float64", "I64": "int64", "I32": "int32", "U8": "uint8", "BOOL": "bool",
-}  # fmt: skip
-_CODES = {name: code for code, name in _NAMES.items()}
 
 
 def write_tensors(tensors: Mapping[str, Array], path: Path) -> None:

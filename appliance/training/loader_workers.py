@@ -11,8 +11,11 @@ import copyreg
 import io
 import os
 import pickle
+import select
 import struct
 import sys
+import threading
+import time
 import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
@@ -20,6 +23,7 @@ from fcntl import F_SETPIPE_SZ, fcntl
 from itertools import islice
 from typing import Any, BinaryIO, NoReturn, TypeVar
 
+END_S = 5.0  # how long workers may take to end that cannot so much as notice that nobody reads any more
 _PIPE_BYTES = 1 << 20
 _FRAME = struct.Struct("<IQ")  # buffers, bytes of the pickle
 _SIZE = struct.Struct("<Q")
@@ -32,8 +36,8 @@ def read_ahead(
 ) -> Generator[tuple[_Item, Any], None, None]:
     """Each item with ``read(item)``, in order, read in one of ``workers`` processes; in none for 0.
 
-    Each is at most one batch ahead of whoever consumes this, and ends with it. What a worker cannot read or hand over
-    is read here instead, so that an exception is raised where it can be understood.
+    Each is at most one batch ahead of whoever consumes this, and ends with it, also in the midst of reading. What a
+    worker cannot read or hand over is read here instead, so that an exception is raised where it can be understood.
 
     Args:
         items: Not begun yet, for each process goes through its own copy.
@@ -41,6 +45,7 @@ def read_ahead(
         workers: How many processes.
     """
     team: list[_Worker] = []
+    _flush()  # else each worker prints once more what waits here
     try:
         for number in range(workers):
             share = islice(items, number, None, workers)
@@ -51,8 +56,9 @@ def read_ahead(
     finally:
         for worker in team:
             worker.close()
+        deadline = time.monotonic() + END_S
         for worker in team:
-            worker.wait()
+            worker.wait(deadline)
 
 
 class _Worker:
@@ -89,11 +95,16 @@ class _Worker:
             return None
 
     def close(self) -> None:
-        """Let it end at its next batch."""
+        """Let it end."""
         self._pipe.close()
 
-    def wait(self) -> None:
-        """Return when it has ended."""
+    def wait(self, deadline: float) -> None:
+        """Return when it has ended, or at ``deadline`` (monotonic): whoever ends this process ends it as well."""
+        reaper = threading.Thread(target=self._reap, name="reaper", daemon=True)
+        reaper.start()
+        reaper.join(max(0.0, deadline - time.monotonic()))
+
+    def _reap(self) -> None:
         with suppress(ChildProcessError):
             os.waitpid(self._pid, 0)
 
@@ -103,15 +114,30 @@ def _work(share: Iterator[_Item], read: Callable[[_Item], Any], writer: int) -> 
     try:
         if (torch := sys.modules.get("torch")) is not None:
             torch.set_num_threads(1)  # the parent's helper threads were not copied, and a call would wait for them
+        threading.Thread(target=_end_unread, args=(writer,), daemon=True).start()
         with os.fdopen(writer, "wb", buffering=0) as pipe:
             for item in share:
-                _send(pipe, read(item))
+                batch = read(item)
+                _flush()
+                _send(pipe, batch)
     except BaseException:  # noqa: BLE001, S110 - the parent reads this batch itself, and raises what it meets
         pass
     finally:
-        with suppress(Exception):
-            sys.stdout.flush()
         os._exit(0)  # no destructor runs: what they would close is the parent's
+
+
+def _end_unread(writer: int) -> None:
+    """End this process when the pipe's other end is closed: a sample that is never read must not hold the parent."""
+    poll = select.poll()
+    poll.register(writer, 0)  # an error is reported unasked
+    poll.poll()
+    os._exit(0)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):
+            stream.flush()
 
 
 def _send(pipe: BinaryIO, batch: Any) -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -65,7 +65,7 @@ _KNOWN = Statement(
     sa.select(inbox.c.jti).where(inbox.c.sender == sa.bindparam("sender"), inbox.c.jti == sa.bindparam("jti"))
 )
 _TAKE_IN, _PUT_OUT = Statement(inbox.insert()), Statement(outbox.insert())
-_SWEEP = Statement(outbox.delete().where(outbox.c.jti == sa.bindparam("settled")))
+_ERASE = Statement(outbox.delete().where(outbox.c.jti == sa.bindparam("of")))
 
 Publish = Callable[[str, str], None]
 
@@ -112,7 +112,7 @@ class Mailbox:
         self._on_receipt = on_receipt
         self._lock = threading.RLock()
         self._waiting: dict[str, _Waiting] = {}
-        self._settled: list[str] = []
+        self._settled: dict[str, sa.RootTransaction | None] = {}  # and the transaction that deleted its row
         self._load()
 
     # Sending
@@ -208,9 +208,11 @@ class Mailbox:
             due_at = min((waiting.due_at for waiting in self._waiting.values()), default=None)
         return LAST_REPEAT_S if due_at is None else max(0.0, due_at - time.monotonic())
 
-    def withdraw(self, jtis: list[str]) -> None:
-        """Stop sending messages that no longer matter."""
-        self._forget(jtis)
+    def withdraw(self, jtis: Iterable[str]) -> None:
+        """Stop sending messages that no longer matter; the caller has committed their ``erase``."""
+        with self._lock:
+            for jti in jtis:
+                self._waiting.pop(jti, None)
 
     @property
     def waiting(self) -> int:
@@ -226,7 +228,8 @@ class Mailbox:
             The envelope to act upon, or None when nothing is left to do.
 
         Raises:
-            NewerMessageError: One that must arrive, and of which the caller should tell its sender.
+            NewerMessageError: We cannot act upon it. Of one that must arrive (``is_durable``) the caller should tell
+                its sender, who else goes on sending it; any other counts as refused.
             MessageRefusedError: Not a message that we accept; nothing was acted upon.
         """
         topic, newer = parse_topic(arrived.topic), None
@@ -283,13 +286,17 @@ class Mailbox:
         with self._lock:
             for jti in jtis:
                 self._waiting.pop(jti, None)
-            self._settled += jtis
+                self._settled[jti] = None
 
     def _sweep(self, connection: sa.Connection) -> None:
+        # This transaction may yet be undone: an id is forgotten when a later one finds no row of it.
+        transaction = connection.get_transaction()
         with self._lock:
-            settled, self._settled = self._settled, []
-        for jti in settled:
-            _SWEEP.run(connection, settled=jti)
+            settled = [jti for jti, swept_in in self._settled.items() if swept_in is not transaction]
+        gone = {jti: not _ERASE.run(connection, of=jti).rowcount for jti in settled}
+        with self._lock:
+            self._settled |= dict.fromkeys(settled, transaction)
+            self._settled = {jti: swept_in for jti, swept_in in self._settled.items() if not gone.get(jti)}
 
     def _load(self) -> None:
         now = time.monotonic()
@@ -298,6 +305,12 @@ class Mailbox:
                 topic = str(Topic(row.recipient, self._signer.member_id, row.kind))
                 times = row.created_at, row.expires_at
                 self._waiting[row.jti] = _Waiting(topic, row.text, *times, now, FIRST_REPEAT_S)
+
+
+def erase(connection: sa.Connection, jtis: Iterable[str]) -> None:
+    """Delete messages that no longer matter from the outbox, in the caller's transaction; ``withdraw`` comes next."""
+    for jti in jtis:
+        _ERASE.run(connection, of=jti)
 
 
 def _topic(envelope: Envelope) -> str:

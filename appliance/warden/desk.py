@@ -188,6 +188,7 @@ class Desk:
             plan_sha256=request.plan_sha256,
             request=request.model_dump_json(),
             step=RoundStep.ACCEPTED,
+            asked_at=envelope.issued_at,
             accepted_at=time.time(),
             training_args=arguments,
             overrides=[override.model_dump_json() for override in overrides],
@@ -231,7 +232,10 @@ class Desk:
             self._refuse(envelope, error, "stop.refused", body.experiment_id)
             return
         with services.store.write() as connection:
-            was_running = self._queue.mark_stopped(connection, body.experiment_id, f"the researcher {envelope.sender}")
+            # One that was long under way must not end what was asked for since.
+            was_running = self._queue.mark_stopped(
+                connection, body.experiment_id, f"the researcher {envelope.sender}", asked_by=envelope.issued_at
+            )
             services.audit.write(connection, envelope.sender, "experiment.stop", body.experiment_id)
         # Its end takes up to seconds: the desk stays open meanwhile.
         self._stops.add(envelope.jti)

@@ -46,6 +46,7 @@ class RoundQueue:
         self._on_step = on_step
         self._changed = threading.Condition()
         self._running: dict[str, tuple[str, threading.Event]] = {}  # jti: experiment, stop
+        self._ending: list[str] = []  # experiments, of which no round begins meanwhile
         self._is_closing = False
         self._threads = [threading.Thread(target=self._work, name=f"round-{n}", daemon=True) for n in range(workers)]
 
@@ -80,10 +81,21 @@ class RoundQueue:
         """How many rounds are being worked on."""
         return len(self._running)
 
-    def mark_stopped(self, connection: sa.Connection, experiment_id: str, by: str) -> bool:
-        """Note, in the caller's transaction, that an experiment's rounds shall end; True if there were any."""
-        unfinished = sa.and_(rounds.c.experiment_id == experiment_id, rounds.c.step.not_in(FINAL_STEPS))
-        result = connection.execute(rounds.update().where(unfinished).values(stop_reason=by))
+    def mark_stopped(
+        self, connection: sa.Connection, experiment_id: str, by: str, *, asked_by: int | None = None
+    ) -> bool:
+        """Note, in the caller's transaction, that an experiment's rounds shall end; True if there were any.
+
+        Args:
+            connection: The caller's transaction.
+            experiment_id: Whose rounds.
+            by: Who stops them, in words.
+            asked_by: Only those asked for until then, in seconds since the epoch by the researcher's clock.
+        """
+        meant = _unfinished(experiment_id)
+        if asked_by is not None:
+            meant = sa.and_(meant, rounds.c.asked_at <= asked_by)
+        result = connection.execute(rounds.update().where(meant).values(stop_reason=by))
         return bool(result.rowcount)
 
     def mark_departed(self, connection: sa.Connection, register: Register) -> list[str]:
@@ -98,14 +110,30 @@ class RoundQueue:
     def end(self, experiment_id: str) -> float | None:
         """End an experiment's work and its processes, and wait until its round is recorded as ended, if one runs.
 
-        ``mark_stopped`` was committed before, so that no round of it begins any more.
+        ``mark_stopped`` was committed before. When a round runs that it does not mean, for it was asked for later,
+        nothing of what it does mean runs any more: one round of an experiment runs at a time.
 
         Returns:
             When its last process was seen dead (seconds since the epoch); None when there was none, or when the runner
             cannot be asked.
         """
         with self._changed:
+            self._ending.append(experiment_id)
+        try:
+            return self._end(experiment_id)
+        finally:
+            with self._changed:
+                self._ending.remove(experiment_id)
+                self._changed.notify_all()
+
+    def _end(self, experiment_id: str) -> float | None:
+        with self._services.store.read() as connection:
+            later = sa.and_(_unfinished(experiment_id), rounds.c.stop_reason.is_(None))
+            not_meant = set(connection.scalars(sa.select(rounds.c.jti).where(later)))
+        with self._changed:
             ending = {jti: stop for jti, (experiment, stop) in self._running.items() if experiment == experiment_id}
+            if not not_meant.isdisjoint(ending):
+                return None
             for stop in ending.values():
                 stop.set()
             self._changed.notify_all()
@@ -131,11 +159,8 @@ class RoundQueue:
     def _work(self) -> None:
         while True:
             with self._changed:
-                row = self._take()
-                while row is None and not self._is_closing:
-                    self._changed.wait()
-                    row = self._take()
-                if row is None or self._is_closing:
+                row = self._await()
+                if row is None:
                     return
                 stop = threading.Event()
                 self._running[row["jti"]] = (row["experiment_id"], stop)
@@ -145,6 +170,19 @@ class RoundQueue:
             with self._changed:
                 del self._running[row["jti"]]
                 self._changed.notify_all()
+
+    def _await(self) -> dict[str, Any] | None:
+        """The next round, as soon as there is one; None when the queue closes. The caller holds the lock."""
+        while not self._is_closing:
+            wait_s = None
+            try:
+                if row := self._take():
+                    return row
+            except Exception:  # noqa: BLE001 - a worker outlives whatever the disk does
+                _log.exception("the queue cannot be read; trying again", in_s=RETRY_S)
+                wait_s = RETRY_S
+            self._changed.wait(wait_s)
+        return None
 
     def _attempt(self, row: dict[str, Any], stop: threading.Event) -> None:
         try:
@@ -168,8 +206,12 @@ class RoundQueue:
                 file.unlink()
 
     def _take(self) -> dict[str, Any] | None:
-        busy = {experiment for experiment, _ in self._running.values()}
+        busy = {*self._ending, *(experiment for experiment, _ in self._running.values())}
         with self._services.store.read() as connection:
             waiting = (row["jti"] for row in _WAITING.rows(connection) if row["experiment_id"] not in busy)
             first = next(waiting, None)
             return None if first is None else _ROUND.first(connection, of=first)
+
+
+def _unfinished(experiment_id: str) -> sa.ColumnElement[bool]:
+    return sa.and_(rounds.c.experiment_id == experiment_id, rounds.c.step.not_in(FINAL_STEPS))

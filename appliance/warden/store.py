@@ -97,6 +97,7 @@ rounds = sa.Table(
     _text("plan_sha256"),
     sa.Column("request", sa.JSON, nullable=False),
     _text("step"),  # protocol.rounds.RoundStep
+    _time("asked_at"),  # when the request was written, by the researcher's clock
     _time("accepted_at"),
     _time("ended_at", nullable=True),
     sa.Column("training_args", sa.JSON, nullable=False),  # after overrides

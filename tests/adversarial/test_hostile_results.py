@@ -40,7 +40,7 @@ FORGED: dict[str, tuple[str, Code]] = {
     "a pipe": ("job.write_update = lambda *_: os.pipe()[0]", FAILED),
     "a file of its own": ("job.write_update = lambda *_: os.open('x', os.O_CREAT | os.O_RDWR)", FAILED),
     "its dataset": ("job.write_update = lambda *_: os.open(TABLE, os.O_RDONLY)", FAILED),
-    "an open memory file": ("job.write_update = lambda *_: create_memfd('u', 64)", FAILED),
+    "an open memory file": ("job.write_update = lambda *_: create_memfd('u')", FAILED),
     "more samples than there are": (
         ("import appliance.training.plan as p\n"
         "p.TrainOutcome.__init__ = lambda s, *_: object.__setattr__(s, 'sample_count', 10**6)"), REFUSED,
@@ -94,7 +94,7 @@ def test_what_was_checked_cannot_be_swapped(ward: Ward) -> None:
 import mmap, threading
 def forge(trained, received):
     text = tensor_bytes({name: array * 0 + 1 for name, array in trained.items()})
-    fd = create_memfd("update", len(text))
+    fd = create_memfd("update")
     os.write(fd, text)
     again = os.dup(fd)
     try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import queue
-import shutil
 import socket
 import ssl
 import subprocess
@@ -15,15 +14,13 @@ from typing import Any
 import paho.mqtt.client as paho
 import pytest
 
+from appliance.embedded.mosquitto import cache_folder, find_mosquitto
 from appliance.network.broker import MAX_MESSAGE_BYTES, Broker, render_acl, render_config
 from appliance.protocol.home import TlsFiles
 from appliance.transport.tls import client_context
 from tests.integration.network.hosts import Authority, wait_until
 
-MOSQUITTO = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 HOST = "127.0.0.1"
-
-pytestmark = pytest.mark.skipif(MOSQUITTO is None, reason="Mosquitto is not installed (Debian: apt install mosquitto)")
 
 
 class Member:
@@ -77,8 +74,10 @@ class Running:
         broker.acl_file.chmod(0o600)
         (folder / "mosquitto.conf").write_text(render_config(broker))
         self.log = folder / "log"
+        program = find_mosquitto(cache_folder())
+        command, environment = [str(program.path), "-c", str(folder / "mosquitto.conf")], program.environment
         with self.log.open("wb") as log:
-            self.process = subprocess.Popen([MOSQUITTO, "-c", str(folder / "mosquitto.conf")], stderr=log, stdout=log)
+            self.process = subprocess.Popen(command, stderr=log, stdout=log, env={**os.environ, **environment})
         self.members: list[Member] = []
         wait_until(self._is_listening)
 

@@ -78,7 +78,7 @@ class Part:
 
 @contextmanager
 def hold(name: str) -> Iterator[Part]:
-    """Hold an unfinished upload's file, made when it is missing.
+    """Hold an unfinished upload's file, made when it is missing; none stays that is empty.
 
     Raises:
         UploadBusyError: Another call, of this process or another one, holds it.
@@ -87,7 +87,12 @@ def hold(name: str) -> Iterator[Part]:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         _lock(descriptor, path)
-        yield Part(path, descriptor)
+        try:
+            yield Part(path, descriptor)
+        finally:
+            # Perhaps the upload was completed between the caller's look at its row and our open: then it is nobody's.
+            if not os.fstat(descriptor).st_size and _is_at(path, descriptor):
+                path.unlink()
     finally:
         os.close(descriptor)  # and with it the lock
 
@@ -126,10 +131,14 @@ def require_room(size_bytes: int) -> None:
 def _lock(descriptor: int, path: Path) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        is_ours = path.stat().st_ino == os.fstat(descriptor).st_ino
     except BlockingIOError as error:
         raise UploadBusyError("Another call appends to this upload.") from error
-    except FileNotFoundError:
-        is_ours = False
-    if not is_ours:  # finished or removed between our open and our lock
+    if not _is_at(path, descriptor):  # finished or removed between our open and our lock
         raise UploadBusyError("The upload ended at this moment.")
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    try:
+        return path.stat().st_ino == os.fstat(descriptor).st_ino
+    except FileNotFoundError:
+        return False

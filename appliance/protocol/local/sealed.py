@@ -29,11 +29,9 @@ def sealed_memfd(name: str, content: bytes | bytearray | memoryview) -> int:
         raise
 
 
-def create_memfd(name: str, size_bytes: int = 0) -> int:
-    """An unsealed memory file of ``size_bytes``, to be written and then sealed."""
-    fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    os.ftruncate(fd, size_bytes)
-    return fd
+def create_memfd(name: str) -> int:
+    """A memory file, empty and unsealed, to be written and then sealed."""
+    return os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
 
 
 def seal_memfd(fd: int) -> int:

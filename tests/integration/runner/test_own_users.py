@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -13,14 +14,48 @@ import pytest
 
 from tests.runners import Runner, plan_with, running
 
+NEEDED = {Path(path).resolve() for path in (sys.base_prefix, sys.prefix, Path(__file__).parents[3])}
+UNSHARE = ("unshare", "--mount", "--propagation", "private")
+# What other users may not enter is replaced by an empty folder that holds only what a child needs, at its own path; in
+# a mount namespace of the runner's own, so that nobody else sees it. Arguments: that folder, a spare one, the needed.
+OPENED = """
+closed=$1 spare=$2 needed=$3; shift 3
+umask 022
+for path in $needed; do mkdir -p "$spare$path" && mount --bind "$path" "$spare$path" || exit 1; done
+mount -t tmpfs -o mode=755 none "$closed" || exit 1
+for path in $needed; do mkdir -p "$path" && mount --bind "$spare$path" "$path" || exit 1; done
+exec "$@"
+"""
 
-def _is_reachable(path: Path) -> bool:
-    return all(folder.stat().st_mode & 0o1 for folder in (path, *path.resolve().parents, *path.parents))
+
+def _closed() -> Path | None:
+    """The first folder on the way to what a child needs that other users may not enter."""
+    on_the_way = sorted({folder for path in NEEDED for folder in (path, *path.parents)})
+    return next((folder for folder in on_the_way if not folder.stat().st_mode & 0o1), None)
+
+
+def _may_mount() -> bool:
+    try:
+        tried = subprocess.run([*UNSHARE, "mount", "--bind", "/", "/mnt"], capture_output=True, check=False)
+    except OSError:
+        return False
+    return tried.returncode == 0 and all(path.stat().st_mode & 0o1 for path in NEEDED)
+
+
+def _through(spare: Path) -> list[str]:
+    closed = _closed()
+    if closed is None:
+        return []
+    needed = " ".join(str(path) for path in sorted(NEEDED) if path.is_relative_to(closed))
+    return [*UNSHARE, "sh", "-c", OPENED, "sh", str(closed), str(spare), needed]
 
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a process another user"),
-    pytest.mark.skipif(not _is_reachable(Path(sys.executable)), reason="other users cannot reach this Python"),
+    pytest.mark.skipif(
+        os.geteuid() == 0 and _closed() is not None and not _may_mount(),
+        reason=f"other users may not enter {_closed()}, where this Python lies, and nothing may be mounted here",
+    ),
 ]
 
 
@@ -30,7 +65,8 @@ def separated() -> Iterator[Runner]:
     folder = Path(tempfile.mkdtemp())
     folder.chmod(0o755)
     try:
-        with running(folder, "--own-uids", "61000-61001", "--require", "own-uid") as runner:
+        own = ("--own-uids", "61000-61001", "--require", "own-uid")
+        with running(folder, *own, through=_through(folder / "spare")) as runner:
             runner.table.parent.chmod(0o755)
             yield runner
     finally:

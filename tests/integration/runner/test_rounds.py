@@ -195,7 +195,7 @@ def test_parameters_of_another_model_are_refused(runner: Runner) -> None:
 
 def test_parameters_that_can_still_change_are_refused(runner: Runner) -> None:
     """Between a check and its use nobody may write."""
-    fd = create_memfd("open", 64)
+    fd = create_memfd("open")
     with pytest.raises(FedWardError, match="not sealed") as caught:
         runner.client.train(runner.job(), fd)
     os.close(fd)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from appliance.network.errors import NetworkError, UploadBusyError
+from appliance.network.errors import NetworkError, UploadBusyError, UploadConflictError
 from appliance.network.parameters import selectors, services, spool
 from appliance.network.parameters.models import Upload
 
@@ -67,6 +67,23 @@ def test_more_bytes_than_announced_are_refused(north: Any, letter: Any) -> None:
     letter.announce(north)
 
     assert letter.append(north, 0, letter.content + b"more").status_code == 413
+
+
+def _append_again(upload: Upload) -> None:
+    with pytest.raises(UploadConflictError):
+        services.upload_append(upload, offset=0, stream=io.BytesIO(b"x"), size=1)
+
+
+@pytest.mark.parametrize("call", [selectors.upload_offset_settled, _append_again], ids=["head", "patch"])
+def test_a_call_that_meets_the_uploads_completion_leaves_no_file(call: Any, north: Any, letter: Any) -> None:
+    """It looked at the row a moment before: what it opened then was nobody's, and would lie there for good."""
+    letter.announce(north)
+    before = Upload.objects.get()
+    letter.append(north, 0, letter.content)
+
+    call(before)
+
+    assert list(spool.names()) == []
 
 
 def test_a_repeated_last_append_is_told_that_all_is_there(north: Any, letter: Any) -> None:

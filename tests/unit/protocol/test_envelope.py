@@ -20,6 +20,7 @@ from appliance.protocol.envelope import (
     TOKEN_LIFETIME_S,
     Envelope,
     NewerMessageError,
+    Signer,
     open_envelope,
     verify_token,
 )
@@ -63,6 +64,16 @@ def test_a_message_arrives_as_it_was_written(members: Members) -> None:
     signed = members.signer("alice").sign("north", TRAIN)
 
     assert opened(signed.text, members) == signed.envelope
+
+
+@pytest.mark.parametrize(("back_s", "dated"), [(0, NOW), (1, NOW), (60, NOW), (61, NOW - 61), (3600, NOW - 3600)])
+def test_what_is_said_later_is_dated_later_while_others_bear_it(members: Members, back_s: int, dated: int) -> None:
+    """A Stop ends what was asked for before it: a clock that is set right in between must not keep it from doing so."""
+    times = iter([NOW, NOW - back_s])
+    signer = Signer("alice", members.keys["alice"], lambda: next(times))
+    signer.sign("north", TRAIN)
+
+    assert signer.sign("north", Ping(sequence=1)).envelope.issued_at == dated
 
 
 def test_an_answer_names_what_it_answers(members: Members) -> None:

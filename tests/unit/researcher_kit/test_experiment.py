@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from appliance.protocol.errors import Code, FedWardError
-from appliance.protocol.messages import PlanState, Train, TrainReply
+from appliance.protocol.messages import Metrics, PlanState, Train, TrainReply
 from appliance.training import ArgumentInvalidError
 from researcher_kit import AllNodes, Experiment, FedAverage, Federation, Quorum
 from researcher_kit.errors import (
@@ -24,6 +24,7 @@ from researcher_kit.errors import (
     QuorumMissedError,
     RoundStoppedError,
 )
+from researcher_kit.history import History, NodeRecord, RoundRecord, RoundTiming
 from researcher_kit.monitor import Interrupted, NodeReceived, NodeReplied, Progress, RoundClosed, RoundStarted
 from tests.simulator import Arrays, Consortium, SimulatedNode, dataset, drift
 from tests.unit.researcher_kit.conftest import same
@@ -92,6 +93,37 @@ def test_the_history_says_who_answered_with_what(make: Make) -> None:
     assert timing.waiting_s + timing.transfer_s + timing.training_s + timing.aggregation_s == pytest.approx(
         record.seconds, abs=0.02
     )
+
+
+def test_the_history_is_a_table_to_whoever_looks_at_it(make: Make, consortium: Consortium) -> None:
+    """What a notebook shows of its last line should need no code to be read."""
+    consortium.nodes["west"].train = failing(Code.RUNNER_UNAVAILABLE)
+    experiment = make(strategy=Quorum(fraction=0.6, deadline_s=30), round_limit=2)
+    experiment.run()
+
+    history = experiment.history
+    head, first, second = (line.split() for line in str(history).splitlines() if line.split()[0] in ("┃", "│"))
+    assert head[1:8:2] == ["round", "nodes", "without", "samples"]
+    assert [first[1], second[1]] == ["1", "2"]
+    assert (second[3:5], second[6], second[8]) == (["north,", "south"], "west", str(history[-1].samples))
+    assert history._repr_html_().count("<tr>") == 3
+
+
+def test_a_metric_of_all_nodes_is_weighted_by_what_each_tested() -> None:
+    """Ten records must not weigh as much as ten thousand."""
+    times = RoundTiming(waiting_s=0, transfer_s=0, training_s=0, aggregation_s=0)
+    replies = tuple(
+        NodeRecord(
+            node_id=node, institution=node, dataset_id="d", sample_count=1, update_bytes=1, download_s=0,
+            metrics=(Metrics(stage="global", samples=samples, values={"auc": auc}),),
+        )
+        for node, samples, auc in (("north", 30, 0.5), ("south", 10, 0.9))
+    )  # fmt: skip
+    record = RoundRecord(round=1, started_at=0, seconds=1, timing=times, replies=replies, parameters_bytes=1)
+
+    assert record.mean_metrics() == {"auc": pytest.approx(0.6)}
+    assert record.mean_metrics("local") == {}
+    assert "auc=0.6" in str(History([record]))
 
 
 def test_the_parameters_are_uploaded_once_a_round(make: Make, consortium: Consortium) -> None:

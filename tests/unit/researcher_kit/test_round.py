@@ -244,3 +244,26 @@ def test_a_small_model_travels_inside_its_messages(consortium: Consortium, make:
 
     assert sum(consortium.store.uploaded.values()) == 0
     assert uploaded.round_current() == 3
+
+
+def test_a_request_that_was_given_up_is_not_sent_again_after_a_crash(
+    consortium: Consortium, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hospital that comes back days later would train for nobody."""
+
+    def crash(*_: object) -> None:
+        raise Crash
+
+    west = consortium.nodes["west"]
+    with consortium.federation() as federation, monkeypatch.context() as patch:
+        experiment = Experiment(**SETTINGS, federation=federation, experimentation_folder=tmp_path / "run")
+        experiment.run_once()
+        experiment.set_strategy(Quorum(fraction=1, deadline_s=0.3))
+        west.is_silent = True
+        patch.setattr(west._mailbox, "acknowledge", lambda _: None)
+        patch.setattr(Federation, "withdraw", crash)
+        with pytest.raises(Crash):
+            experiment.run_once()
+
+    with consortium.federation() as federation:
+        assert federation._mailbox.waiting == 0

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
-from collections.abc import Callable, Iterator
+import signal
+import sys
+import threading
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -88,6 +92,67 @@ def test_workers_end_with_the_round(taken: int) -> None:
         for _ in range(taken):
             next(found)
     assert children() == before
+
+
+@pytest.fixture
+def blocked() -> Iterator[Callable[[int], int]]:
+    """Reads, in a worker, what never comes but for the first item: of a share that is gone from the network."""
+    here, (reader, writer) = os.getpid(), os.pipe()
+
+    def read(number: int) -> int:
+        if number > 0 and os.getpid() != here:
+            os.read(reader, 1)
+        return number
+
+    yield read
+    os.write(writer, b"..")  # for a worker that is still there
+    os.close(reader)
+    os.close(writer)
+
+
+def ends(found: Generator[Any, None, None]) -> bool:
+    """Whether reading ahead comes to its end when it is told to."""
+    ending = threading.Thread(target=found.close, daemon=True)
+    ending.start()
+    ending.join(20)
+    return not ending.is_alive()
+
+
+def test_a_worker_that_is_stuck_in_a_read_ends_with_the_round(blocked: Callable[[int], int]) -> None:
+    """A stopped round must not wait for a disk that does not answer."""
+    before = children()
+    found = read_ahead(iter(range(4)), blocked, 2)
+    assert next(found) == (0, 0)
+
+    assert ends(found)
+    assert children() == before
+
+
+def test_a_worker_that_notices_nothing_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A library may hold the interpreter for ever: the round goes on, and whoever ends this process ends both."""
+    monkeypatch.setattr("appliance.training.loader_workers.END_S", 0.2)
+    before, here, pause = children(), os.getpid(), ctypes.PyDLL(None).pause  # which keeps the interpreter's lock
+    found = read_ahead(iter(range(2)), lambda n: n if n == 0 or os.getpid() == here else pause(), 1)
+    assert next(found) == (0, 0)
+    has_ended = ends(found)
+    for pid in children() - before:
+        os.kill(pid, signal.SIGKILL)
+    for thread in threading.enumerate():
+        if thread.name == "reaper":
+            thread.join(20)
+
+    assert has_ended
+
+
+def test_what_is_printed_comes_once(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy inherits what its parent had not written yet; and what a worker prints is there before its batch is."""
+    with os.fdopen(os.dup(1), "w") as out:
+        monkeypatch.setattr(sys, "stdout", out)
+        print("before")
+        with closing(read_ahead(iter(range(3)), lambda n: print("reading", n) or n, 2)) as found:
+            assert len(list(found)) == 3
+
+    assert sorted(capfd.readouterr().out.splitlines()) == ["before", "reading 0", "reading 1", "reading 2"]
 
 
 def test_a_worker_that_dies_is_replaced_by_the_reader() -> None:

@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
-from appliance.protocol.envelope import Envelope, Signed, Signer, open_envelope
+from appliance.protocol.envelope import Clock, Envelope, Signed, Signer, open_envelope
 from appliance.protocol.errors import Code, FedWardError
 from appliance.protocol.local.jobs import (
     SANDBOX_LEVELS,
@@ -263,8 +263,8 @@ class Node:
 
     # What people write to the node
 
-    def sign(self, sender: str, body: Body, **options: Any) -> Signed:
-        return Signer(sender, self.members.keys[sender]).sign("north", body, **options)
+    def sign(self, sender: str, body: Body, *, clock: Clock = time.time, **options: Any) -> Signed:
+        return Signer(sender, self.members.keys[sender], clock).sign("north", body, **options)
 
     def deliver(self, sender: str, body: Body) -> Signed:
         """A message arrives, on the topic that is its own."""

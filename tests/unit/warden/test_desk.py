@@ -38,7 +38,7 @@ from appliance.warden import desk as desk_module
 from appliance.warden.desk import REFUSALS_PER_MINUTE
 from appliance.warden.store import egress, plans, rounds
 from tests.conftest import Members
-from tests.unit.warden.conftest import PLAN, PLAN_SHA, WAIT_S, Node
+from tests.unit.warden.conftest import PLAN, PLAN_SHA, WAIT_S, Node, OffsetClock
 
 APPROVAL = PlanApproval(name="plan", description="", source=PLAN, sha256=PLAN_SHA)
 
@@ -455,12 +455,17 @@ def test_an_answer_too_large_for_a_message_is_not_sent(
 # Stop
 
 
-def stop_and_wait(node: Node, sender: str = "alice") -> None:
-    """Deliver a Stop and wait until it was dealt with."""
-    node.deliver(sender, Stop(experiment_id="e-1"))
+def await_stop() -> None:
+    """Return when the Stop that arrived was dealt with."""
     for thread in threading.enumerate():
         if thread.name == "stop":
             thread.join(WAIT_S)
+
+
+def stop_and_wait(node: Node, sender: str = "alice") -> None:
+    """Deliver a Stop and wait until it was dealt with."""
+    node.deliver(sender, Stop(experiment_id="e-1"))
+    await_stop()
 
 
 def test_a_stop_is_answered_when_nothing_runs_any_more(ready: Node, request_: Train) -> None:
@@ -505,6 +510,35 @@ def test_nobody_stops_another_researchers_experiment(ready: Node, request_: Trai
     assert ready.runner.stopped == []
 
 
+def test_a_late_stop_ends_what_was_asked_for_before_it_and_nothing_newer(ready: Node, request_: Train) -> None:
+    """It may wait for a day, and the researcher ask anew meanwhile: that round is wanted."""
+    old = ready.sign("alice", request_, clock=OffsetClock(-30))
+    late = ready.sign("alice", Stop(experiment_id="e-1"), clock=OffsetClock(-20))
+    new = ready.sign("alice", request_.model_copy(update={"round": 2}), clock=OffsetClock(-10))
+    for signed in (old, new, late):
+        ready.arrive(signed)
+    await_stop()
+
+    reasons = {row["jti"]: row["stop_reason"] for row in ready.table(rounds)}
+    assert reasons == {old.envelope.jti: "the researcher alice", new.envelope.jti: None}
+    assert ready.received("alice", Stopped)[0].was_running
+
+
+def test_a_late_stop_leaves_a_newer_round_that_runs_its_process(ready: Node, request_: Train) -> None:
+    """The child is the experiment's: to end it for a round that is over would fail the one that is not."""
+    late = ready.sign("alice", Stop(experiment_id="e-1"), clock=OffsetClock(-20))
+    ready.runner.blocks = True
+    ready.arrive(ready.sign("alice", request_, clock=OffsetClock(-10)))
+    ready.queue.start()
+    assert ready.runner.is_training.wait(WAIT_S)
+    ready.arrive(late)
+    await_stop()
+
+    assert ready.runner.stopped == []
+    assert not ready.received("alice", Stopped)[0].was_running
+    assert ready.queue.running == 1
+
+
 def test_a_stop_that_could_not_be_recorded_is_not_receipted(ready: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     """It comes again, and then it is."""
     signed = ready.sign("alice", Stop(experiment_id="e-1"))
@@ -515,14 +549,10 @@ def test_a_stop_that_could_not_be_recorded_is_not_receipted(ready: Node, monkeyp
 
         patch.setattr(ready.services.mailbox, "accept", full)
         ready.arrive(signed)
-        for thread in threading.enumerate():
-            if thread.name == "stop":
-                thread.join(WAIT_S)
+        await_stop()
     assert ready.sent == []
     ready.arrive(signed)
-    for thread in threading.enumerate():
-        if thread.name == "stop":
-            thread.join(WAIT_S)
+    await_stop()
     assert ready.receipts("alice") == [signed.envelope.jti]
 
 

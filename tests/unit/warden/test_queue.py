@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from appliance.protocol.errors import Code, FedWardError
+from appliance.protocol.local.jobs import Ended
 from appliance.protocol.messages import ErrorReply, TrainReply
 from appliance.protocol.rounds import FINAL_STEPS, RoundStep
 from appliance.warden import queue as queue_module
@@ -114,6 +115,32 @@ def test_two_rounds_of_one_experiment_never_run_at_once(busy: Node, steps: Steps
     assert most == [1]
 
 
+def test_no_round_begins_while_its_experiment_is_being_ended(busy: Node, steps: Steps) -> None:
+    """Its process would be taken for the old one's, and end with it."""
+    busy.runner.blocks = True
+    busy.queue.start()
+    old = busy.accepted()
+    assert busy.runner.is_training.wait(WAIT_S)
+    with busy.store.write() as connection:
+        busy.queue.mark_stopped(connection, "e-1", "alice")
+    busy.accepted(round=2)
+    real, begun = busy.runner.stop, []
+
+    def stop(experiment_id: str) -> Ended:
+        ended = real(experiment_id)
+        assert busy.queue._have_ended([old], WAIT_S)
+        with busy.queue._changed:
+            begun.append((busy.queue.running, busy.queue._take()))
+        busy.runner.blocks = False
+        return ended
+
+    busy.runner.stop = stop  # type: ignore[method-assign]
+    busy.queue.end("e-1")
+
+    assert begun == [(0, None)]
+    steps.wait_for_ends(2)
+
+
 def test_rounds_of_different_experiments_run_at_once_if_the_site_allows_it(busy: Node) -> None:
     """A long round need not hold up the others."""
     meeting = threading.Barrier(2, timeout=WAIT_S)
@@ -132,6 +159,25 @@ def test_rounds_of_different_experiments_run_at_once_if_the_site_allows_it(busy:
     steps.wait_for_ends(2)
     queue.close()
     assert len(busy.received("alice", TrainReply)) == 2
+
+
+def test_a_worker_outlives_a_queue_that_cannot_be_read(
+    busy: Node, steps: Steps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk's hiccup must not end all work at this node until somebody restarts it."""
+    monkeypatch.setattr(queue_module, "RETRY_S", 0.01)
+    real, faults = busy.queue._take, [OSError("disk"), OSError("disk")]
+
+    def take() -> Any:
+        if faults:
+            raise faults.pop()
+        return real()
+
+    monkeypatch.setattr(busy.queue, "_take", take)
+    jti = busy.accepted()
+    busy.queue.start()
+    steps.wait_for_ends(1)
+    assert steps.ended() == [jti]
 
 
 def test_a_worker_outlives_a_round_that_cannot_even_record_its_failure(

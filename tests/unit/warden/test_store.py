@@ -14,7 +14,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from appliance.protocol.errors import Code, FedWardError
-from appliance.warden.store import FILE_NAME, Store, metadata, put_setting, settings
+from appliance.warden.store import FILE_NAME, Store, metadata, put_setting, rounds, settings
 
 
 @pytest.fixture
@@ -158,4 +158,20 @@ def test_a_folder_may_have_any_name(tmp_path: Path) -> None:
     """A question mark or a hash sign means something else inside a URL."""
     store = Store(tmp_path / "a b?mode=memory#c%20d")
     assert store.path.is_file()
+    store.close()
+
+
+def test_a_store_of_the_first_release_keeps_its_rounds(tmp_path: Path) -> None:
+    """What was accepted before an upgrade is gone on with after it; it counts as asked for before any Stop."""
+    Store(tmp_path / "store").close()
+    engine = sa.create_engine(f"sqlite:///{tmp_path / 'store' / FILE_NAME}")
+    with engine.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE rounds DROP COLUMN asked_at")
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0001'")
+        old = dict.fromkeys((c.name for c in rounds.c if c.name != "asked_at" and not c.nullable), "1")
+        connection.execute(sa.insert(sa.table("rounds", *map(sa.column, old))).values(old))
+    engine.dispose()
+    store = Store(tmp_path / "store")
+    with store.read() as connection:
+        assert connection.execute(sa.select(rounds.c.jti, rounds.c.asked_at)).all() == [("1", 0.0)]
     store.close()

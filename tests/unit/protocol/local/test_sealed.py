@@ -29,7 +29,7 @@ def test_a_sealed_file_cannot_change(change: object) -> None:
 
 def test_an_open_memory_file_is_refused() -> None:
     """Its sender could swap the content after the check."""
-    fd = create_memfd("open", 8)
+    fd = create_memfd("open")
     with pytest.raises(UnsealedError, match="not sealed"):
         require_sealed(fd)
     os.close(fd)

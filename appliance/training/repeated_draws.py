@@ -19,6 +19,11 @@ class RepeatedDraws(TorchDispatchMode):  # type: ignore[no-untyped-call] # the l
     comes out depends on the seed alone, so that a round is the same in a warm process as in a fresh one.
     """
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """No plan is compiled here, and to be skipped by it would load the compiler: a second, and 800 modules."""
+        return False
+
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call] # not in the stubs
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -67,3 +70,15 @@ def test_a_parameter_that_does_not_lie_in_one_piece_is_drawn_whole() -> None:
 def test_an_empty_parameter_stays_empty() -> None:
     """Some layers have none until they see data."""
     assert drawn((0, 4)).shape == (0, 4)
+
+
+def test_a_compiler_is_not_loaded() -> None:
+    """Its modules would be in every training process, and a second more would pass before the first."""
+    code = """
+import sys, torch
+from appliance.training.repeated_draws import RepeatedDraws
+with RepeatedDraws():
+    torch.nn.Linear(2, 1)
+assert "torch._dynamo" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

@@ -53,8 +53,11 @@ def warm_up() -> None:
     import sklearn.linear_model  # noqa: F401, PLC0415 - for its side effect, as torch's optimizers' below
     import torch  # noqa: PLC0415 - here and not above: whoever imports this file for its types needs no torch
 
+    from appliance.training.repeated_draws import RepeatedDraws  # noqa: PLC0415 - as torch
+
     torch.set_num_threads(1)
-    model = torch.nn.Linear(2, 1)
+    with RepeatedDraws():
+        model = torch.nn.Linear(2, 1)
     for kind in (torch.optim.SGD, torch.optim.Adam):
         optimizer = kind(model.parameters(), lr=0.1)
         optimizer.zero_grad()
@@ -134,7 +137,14 @@ class Worker:
         arguments = TrainingArguments.parse(job.training_args)
         plan = self._prepare(job)
         seed = derive_seed(arguments.random_seed or 0, job.node_id, job.round)
-        plan.build(job.model_args, arguments, seed=seed, use_gpu=job.use_gpu, threads=self._threads)
+        plan.build(
+            job.model_args,
+            arguments,
+            seed=seed,
+            use_gpu=job.use_gpu,
+            threads=self._threads,
+            are_parameters_to_follow=True,
+        )
         received = TensorFile(f"/proc/self/fd/{parameters_fd}")
         plan.set_parameters(received)
         sample_count, _ = plan.split()

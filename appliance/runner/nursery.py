@@ -109,6 +109,7 @@ class Nursery:
             "OMP_NUM_THREADS": threads,
             "MKL_NUM_THREADS": threads,
             "OPENBLAS_NUM_THREADS": "1",  # more would be started now, and a fork copies no thread
+            "THP_MEM_ALLOC_ENABLE": "1",  # PyTorch's large tensors in huge pages: of a new one, fewer must be made
             "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # without it CUDA's sums differ from run to run
         }
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from appliance.data import Dataset
 from appliance.protocol.errors import Code
+from appliance.protocol.tensors import TensorFile
 from appliance.training.arguments import TrainingArguments
 from appliance.training.data_manager import DataManager
 from appliance.training.determinism import reproducible
@@ -141,7 +142,10 @@ class TrainingPlan(ABC):
 
     @abstractmethod
     def init_model(self, model_args: dict[str, Any]) -> Any:
-        """Build the model and return it."""
+        """Build the model and return it.
+
+        At a node its parameters are set next, in every round, and so a large one is not filled number by number there.
+        """
 
     def init_dependencies(self) -> list[str]:
         """Import lines that the plan needs, for a plan that is written in a notebook."""
@@ -194,6 +198,7 @@ class TrainingPlan(ABC):
         seed: int,
         use_gpu: bool = False,
         threads: int = 1,
+        are_parameters_to_follow: bool = False,
     ) -> None:
         """Make the model anew, for one round.
 
@@ -203,6 +208,7 @@ class TrainingPlan(ABC):
             seed: Decides the initial parameters and everything drawn in this round; the split does not depend on it.
             use_gpu: Compute on the GPU, where there is one and the framework uses it.
             threads: For the framework; bits are the same only for the same number.
+            are_parameters_to_follow: ``set_parameters`` is called next: what the model has until then need not be good.
 
         Raises:
             PlanInvalidError: ``init_model`` did not return a model that this kind of plan can train.
@@ -215,7 +221,8 @@ class TrainingPlan(ABC):
         self._check_arguments(arguments)
         self._optimizer = self._model = None  # the last round's, whose memory the new one takes
         with self._reproducible():
-            self._model = self._adopt(self.init_model(self.model_args()), use_gpu=use_gpu)
+            model = self._initial_model(are_parameters_to_follow=are_parameters_to_follow)
+            self._model = self._adopt(model, use_gpu=use_gpu)
 
     def attach(self, dataset: Dataset) -> None:
         """Give the plan its dataset."""
@@ -305,6 +312,9 @@ class TrainingPlan(ABC):
 
     def _check_arguments(self, arguments: TrainingArguments) -> None:
         """Refuse arguments that this kind of plan does not know."""
+
+    def _initial_model(self, *, are_parameters_to_follow: bool) -> Any:  # noqa: ARG002 - for those who can spare work
+        return self.init_model(self.model_args())
 
     @abstractmethod
     def _adopt(self, model: Any, *, use_gpu: bool) -> Any:
@@ -433,14 +443,13 @@ def _numbers(returned: Any) -> dict[str, float]:
     return values
 
 
-def each_like(parameters: Mapping[str, Array], expected: Mapping[str, tuple[int, ...]]) -> Iterator[tuple[str, Array]]:
-    """The arrays by name, each read once; ParametersInvalidError unless names and shapes are the expected ones."""
+def require_like(parameters: Mapping[str, Array], expected: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise ParametersInvalidError unless names and shapes are the expected ones; a file's header says them."""
     if missing := sorted(set(expected) - set(parameters)):
         raise ParametersInvalidError(f"The parameters lack '{missing[0]}', and {len(missing) - 1} others.")
     if extra := len(set(parameters) - set(expected)):
         raise ParametersInvalidError(f"The parameters hold {extra} tensors that the model does not have.")
+    found = parameters.specs if isinstance(parameters, TensorFile) else parameters
     for name, shape in expected.items():
-        array = parameters[name]
-        if array.shape != shape:
-            raise ParametersInvalidError(f"The tensor '{name}' is {array.shape}; the model's is {shape}.")
-        yield name, array
+        if found[name].shape != shape:
+            raise ParametersInvalidError(f"The tensor '{name}' is {found[name].shape}; the model's is {shape}.")

@@ -12,7 +12,7 @@ from sklearn.linear_model import Perceptron, SGDClassifier, SGDRegressor
 from appliance.training.arguments import TrainingArguments
 from appliance.training.data_manager import DataManager
 from appliance.training.errors import ArgumentInvalidError, PlanInvalidError, TrainingFailedError
-from appliance.training.plan import Array, Arrays, Samples, TrainingPlan, each_like
+from appliance.training.plan import Array, Arrays, Samples, TrainingPlan, require_like
 from appliance.training.split import Indices
 
 SUPPORTED = (SGDClassifier, SGDRegressor, Perceptron)
@@ -52,8 +52,9 @@ class SklearnTrainingPlan(TrainingPlan):
             ParametersInvalidError: They are not exactly the model's: other names or shapes.
         """
         expected = {name: getattr(self.model(), name).shape for name in _TENSORS}
-        for name, array in each_like(parameters, expected):
-            setattr(self.model(), name, array.astype(np.float64))
+        require_like(parameters, expected)
+        for name in expected:
+            setattr(self.model(), name, parameters[name].astype(np.float64))
 
     def _check_arguments(self, arguments: TrainingArguments) -> None:
         if arguments.fedprox_mu:

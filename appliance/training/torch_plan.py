@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,11 @@ import torch
 from torch.utils.data import Dataset as TorchDataset
 from torch.utils.data import default_collate
 
+from appliance.protocol.tensors import TensorFile
 from appliance.training.data_manager import DataManager
 from appliance.training.errors import ArgumentInvalidError, PlanInvalidError, TrainingFailedError
-from appliance.training.plan import Array, Arrays, Samples, TrainingPlan, each_like
+from appliance.training.plan import Array, Arrays, Samples, TrainingPlan, require_like
+from appliance.training.repeated_draws import RepeatedDraws
 from appliance.training.split import Indices
 
 
@@ -68,9 +71,10 @@ class TorchTrainingPlan(TrainingPlan):
             ParametersInvalidError: They are not exactly the model's: other names or shapes.
         """
         shared = self._shared()
+        require_like(parameters, {name: tuple(tensor.shape) for name, tensor in shared.items()})
         with torch.no_grad():
-            for name, array in each_like(parameters, {name: tuple(tensor.shape) for name, tensor in shared.items()}):
-                shared[name].copy_(torch.from_numpy(np.require(array, requirements=["C", "W"])))
+            for name, tensor in shared.items():
+                _fill(tensor, parameters, name)
 
     def _shared(self) -> dict[str, torch.Tensor]:
         """The live tensors that travel."""
@@ -80,6 +84,10 @@ class TorchTrainingPlan(TrainingPlan):
             trained = {name for name, _ in model.named_parameters()}
             state = {name: value for name, value in state.items() if name in trained}
         return {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
+
+    def _initial_model(self, *, are_parameters_to_follow: bool) -> Any:
+        with RepeatedDraws() if are_parameters_to_follow else nullcontext():
+            return self.init_model(self.model_args())
 
     def _adopt(self, model: Any, *, use_gpu: bool) -> torch.nn.Module:
         if not isinstance(model, torch.nn.Module):
@@ -187,6 +195,16 @@ def _tensor(values: Any) -> torch.Tensor:
     if array.dtype.kind not in "fiub":
         raise PlanInvalidError("DataManager was given something other than numbers.")
     return torch.tensor(array.astype(np.float32) if array.dtype.kind == "f" else array)
+
+
+def _fill(tensor: torch.Tensor, parameters: Mapping[str, Array], name: str) -> None:
+    """From a file part by part: a large tensor is never in memory twice."""
+    if not isinstance(parameters, TensorFile) or not tensor.is_contiguous():
+        tensor.copy_(torch.from_numpy(np.require(parameters[name], requirements=["C", "W"])))
+        return
+    flat = tensor.view(-1)
+    for first, last in parameters.specs[name].parts():
+        flat[first:last].copy_(torch.from_numpy(parameters.part(name, first, last)))
 
 
 def _array(tensor: torch.Tensor, *, copy: bool = True) -> Array:

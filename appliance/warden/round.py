@@ -50,6 +50,7 @@ from appliance.warden.store import rounds
 OnStep = Callable[[str, RoundStep], None]
 RUNNER_TRIES = 6  # half a minute, in which a runner that died has started again
 _UPDATE = ".update"
+_KEEP_AFTER_S = 1.0
 _MESSAGE, _RULE = 2000, 500  # characters, as ErrorReply takes them
 # Codes whose message tells of this machine rather than of the request.
 _PRIVATE = frozenset(
@@ -368,9 +369,11 @@ class Round:
         self._reply(reply.model_copy(update={"timing": Timing(**self._timing)}))
 
     def _upload(self, update: SealedFile, upload_id: str) -> None:
-        # Beside each other: until the disk has the file, a power cut costs the training (see _is_in_spool), as it would
-        # have cost it while we waited.
-        threading.Thread(target=_sync, args=(self._spool(_UPDATE),), daemon=True).start()
+        # The disk has it only where the upload takes its time: else the network host has it before ours would. Until
+        # one of them has, a power cut costs the training (see _is_in_spool), as it would have cost it while we waited.
+        keep = threading.Timer(_KEEP_AFTER_S, _sync, args=(self._spool(_UPDATE),))
+        keep.daemon = True
+        keep.start()
         self._services.rest.upload(
             self._spool(_UPDATE),
             upload_id=upload_id,
@@ -380,6 +383,7 @@ class Round:
             experiment_id=self._request.experiment_id,
             stop=self._stop,
         )
+        keep.cancel()  # not when it failed: then the file stays for the next try
         self._raise_if_stopped()
 
     def _reply(self, reply: TrainReply) -> None:

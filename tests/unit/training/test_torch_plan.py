@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 
 from appliance.data import Dataset
 from appliance.protocol.errors import Code
+from appliance.protocol.tensors import TensorFile, write_tensors
 from appliance.training import (
     ArgumentInvalidError,
     DataManager,
@@ -23,6 +25,7 @@ from appliance.training import (
     TrainingProgress,
     TrainingStoppedError,
 )
+from appliance.training.repeated_draws import BLOCK
 
 Built = Callable[..., Any]
 
@@ -81,6 +84,90 @@ def test_a_warm_plan_gives_the_same_bits_as_a_cold_one(built: Built) -> None:
     cold.train()
 
     assert bits(warm.get_parameters()) == bits(cold.get_parameters())
+
+
+class _Counting(torch.nn.Module):
+    """State that is no tensor, and a tensor that does not travel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[int] = []
+        self.register_buffer("noise", torch.randn(1), persistent=False)
+
+    def forward(self, data: Any) -> Any:
+        self.calls.append(len(data))
+        return data * (1 + len(self.calls) / 100) + self.noise
+
+
+class _Remembering(_Logistic):
+    """Has all that a model or a plan can carry from one round into the next, behind a parameter of many numbers."""
+
+    def init_model(self, model_args: dict[str, Any]) -> Any:
+        wide = model_args["wide"]
+        self.weights = [1.0]
+        hidden = [torch.nn.Linear(2, wide), torch.nn.BatchNorm1d(wide), torch.nn.Dropout(0.5), _Counting()]
+        return torch.nn.Sequential(*hidden, torch.nn.Linear(wide, 1))
+
+    def training_step(self, data: Any, target: Any) -> Any:
+        self.weights.append(0.9 * self.weights[-1])
+        return self.weights[-1] * super().training_step(data, target)
+
+
+_WIDE = {"wide": BLOCK}
+
+
+def in_a_round(plan: Any, parameters: dict[str, Any], *, seed: int, shares_buffers: bool = True) -> dict[str, bytes]:
+    """What a node's process does in one round, and the parameters behind it."""
+    arguments = TrainingArguments.parse({"num_updates": 3, "share_persistent_buffers": shares_buffers})
+    plan.build(_WIDE, arguments, seed=seed, are_parameters_to_follow=True)
+    plan.set_parameters({name: parameters[name] for name in plan.get_parameters()})
+    plan.train()
+    return bits(plan.get_parameters())
+
+
+@pytest.mark.parametrize("shares_buffers", [True, False])
+def test_a_warm_plan_remembers_nothing_of_an_earlier_round(built: Built, *, shares_buffers: bool) -> None:
+    """After a crash a round is trained again, in another process; a large model's is the same to the bit as well."""
+    warm, cold = built(_Remembering, _WIDE), built(_Remembering, _WIDE)
+    parameters = warm.get_parameters()
+    first = in_a_round(warm, parameters, seed=1, shares_buffers=shares_buffers)
+
+    second = in_a_round(warm, parameters, seed=2, shares_buffers=shares_buffers)
+
+    assert second == in_a_round(cold, parameters, seed=2, shares_buffers=shares_buffers)
+    assert second != first
+
+
+def test_parameters_to_follow_change_no_bit_of_the_training(built: Built) -> None:
+    """What is spared while the model is built must not show in what it learns."""
+
+    class Wide(_Logistic):
+        def init_model(self, model_args: dict[str, Any]) -> Any:
+            return torch.nn.Sequential(torch.nn.Linear(2, BLOCK), torch.nn.Dropout(0.5), torch.nn.Linear(BLOCK, 1))
+
+    whole = built(Wide, _WIDE, num_updates=3)
+    spared = built(Wide, _WIDE)
+    parameters = whole.get_parameters()
+    whole.train()
+
+    assert bits(whole.get_parameters()) == in_a_round(spared, parameters, seed=1)
+
+
+def test_parameters_from_a_file_are_those_of_the_file(built: Built, tmp_path: Path) -> None:
+    """They are read in parts, of whatever type and layout the model's tensors are."""
+
+    class Mixed(_Logistic):
+        def init_model(self, model_args: dict[str, Any]) -> Any:
+            model = torch.nn.Sequential(torch.nn.Linear(2, BLOCK * 3), torch.nn.BatchNorm1d(BLOCK * 3))
+            model[0].weight.data = model[0].weight.data.t().contiguous().t()
+            return model.double()
+
+    plan = built(Mixed)
+    expected = {name: array + 1 for name, array in plan.get_parameters().items()}
+    write_tensors(expected, tmp_path / "parameters")
+    plan.set_parameters(TensorFile(tmp_path / "parameters"))
+
+    assert bits(plan.get_parameters()) == bits(expected)
 
 
 def test_a_warm_plan_reads_its_samples_once(built: Built) -> None:

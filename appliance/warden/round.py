@@ -14,13 +14,14 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import sqlalchemy as sa
 import structlog
+from pydantic import JsonValue
 
 from appliance.protocol import sealing
 from appliance.protocol.errors import Code, FedWardError, takes_no_more
@@ -32,6 +33,7 @@ from appliance.protocol.messages import (
     MAX_ENCLOSED_BYTES,
     ErrorReply,
     Override,
+    Reached,
     Scalar,
     SealedFile,
     Timing,
@@ -187,12 +189,13 @@ class Round:
         try:
             self._finished(RoundStep.FETCHED)
             specs = TensorFile(f"/proc/self/fd/{parameters}").specs
-            result = self._run_plan(plan, dataset, parameters)
+            progress = _Progress(self._services, self._researcher, self._request, self._jti)
+            result = self._run_plan(plan, dataset, parameters, progress)
         finally:
             os.close(parameters)
         with result, self._timed("check_s"):
             self._finished(RoundStep.TRAINED)
-            checked = self._check(result, specs, plan, dataset)
+            checked = self._check(result, progress, specs, plan, dataset)
         self._row |= {"result": checked, "record": result.reply.record}
         if checked["is_spooled"]:
             self._persist_checked()
@@ -230,19 +233,17 @@ class Round:
             return io.BytesIO(enclosed)
         return self._services.rest.download(self._request.parameters, stop=self._stop)
 
-    def _run_plan(self, plan: str, dataset: dict[str, Any], parameters: int) -> TrainedResult:
+    def _run_plan(self, plan: str, dataset: dict[str, Any], parameters: int, progress: _Progress) -> TrainedResult:
         """The only step that runs foreign code; again when the runner itself went away."""
         job = self._job(plan, dataset)
-        progress = _Progress(self._services, self._researcher, self._request, self._jti)
+
+        def on_progress(step: Progress) -> None:
+            self._raise_if_stopped()
+            progress.tell(step)
 
         for attempt in range(1, RUNNER_TRIES + 1):
             self._raise_if_stopped()
-            guard = ProgressGuard(job.training_args, dataset["rows"])
-
-            def on_progress(step: Progress, guard: ProgressGuard = guard) -> None:
-                self._raise_if_stopped()
-                progress.tell(step, guard.check(step))
-
+            progress.begin(job.training_args, dataset["rows"])
             try:
                 return self._services.runner.train(job, parameters, on_progress)
             except (UpdateRefusedError, RoundStoppedError):
@@ -282,7 +283,7 @@ class Round:
         )
 
     def _check(
-        self, result: TrainedResult, specs: dict[str, Any], plan: str, dataset: dict[str, Any]
+        self, result: TrainedResult, progress: _Progress, specs: dict[str, Any], plan: str, dataset: dict[str, Any]
     ) -> dict[str, Any]:
         """Let the guard look at everything that would leave, then seal it: checked bytes are the bytes that go."""
         reply = TrainReply(
@@ -295,6 +296,7 @@ class Round:
                 metrics.model_copy(update={"values": bounded(metrics.values, plan)}) for metrics in result.reply.metrics
             ),
             overrides=tuple(Override.model_validate_json(o) for o in self._row["overrides"]),
+            reached=progress.last(result.reply.reached),
         )
         if (result.update_fd is not None) is not self._request.train:
             raise UpdateRefusedError("The training process returned an update too many, or none.")
@@ -494,7 +496,10 @@ def _workers(arguments: dict[str, Any]) -> int:
 
 
 class _Progress:
-    """Tells the researcher how far a round is: once a second, and what the rules of egress allow."""
+    """Tells the researcher how far a round is: once a second, and what the rules of egress allow.
+
+    The last update's progress goes with the reply, which follows at once.
+    """
 
     def __init__(self, services: Services, researcher: str, request: Train, jti: str) -> None:
         self._services = services
@@ -504,9 +509,26 @@ class _Progress:
         self._began = time.monotonic()
         self._told = 0
 
-    def tell(self, progress: Progress, values: dict[str, float]) -> None:
-        """Send progress with those of its values that may leave, or leave it out when it comes too often."""
-        if self._told > time.monotonic() - self._began + 1:  # the first and the last may be close together
+    def begin(self, arguments: Mapping[str, JsonValue], rows: int) -> None:
+        """The training begins, or begins anew; see ``ProgressGuard``."""
+        self._guard = ProgressGuard(arguments, rows)
+
+    def last(self, reached: Reached | None) -> Reached | None:
+        """The last update's progress, as it may leave with the reply.
+
+        Raises:
+            UpdateRefusedError: It is none that this request can make.
+        """
+        return None if reached is None else reached.model_copy(update={"values": self._guard.check(reached)})
+
+    def tell(self, progress: Progress) -> None:
+        """Send progress with those of its values that may leave, or leave it out when it comes too often.
+
+        Raises:
+            UpdateRefusedError: It is none that this request can make.
+        """
+        values = self._guard.check(progress)
+        if self._told > time.monotonic() - self._began:
             return
         self._told += 1
         body = Scalar(

@@ -48,7 +48,7 @@ def _torch_reproducible(seed: int, threads: int) -> Iterator[None]:
     gpu_states = torch.cuda.get_rng_state_all() if has_gpu else []  # manual_seed seeds these as well
     mode, warns = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     # Where only the CPU draws, its generator alone is seeded: asking for every device's costs as much as a small model.
-    if torch.backends.cuda.is_built():
+    if torch.backends.cuda.is_built():  # type: ignore[no-untyped-call]
         torch.manual_seed(seed)
     else:
         torch.default_generator.manual_seed(seed)

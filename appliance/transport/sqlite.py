@@ -81,16 +81,16 @@ class _Writer:
             try:
                 with self._connection.begin():
                     yield self._connection
-            except sa.exc.DBAPIError:
-                self.close()  # whatever state it is in, the next one begins without
+            except BaseException:
+                self.close()  # whatever was interrupted, the next one begins without it
                 raise
 
     def close(self) -> None:
         """Let go of the file, once the transaction under way has ended."""
         with self._lock:
-            if self._connection is not None:
-                self._connection.close()
-                self._connection = None
+            connection, self._connection = self._connection, None
+            if connection is not None:
+                connection.close()
 
 
 class Statement:

@@ -91,7 +91,7 @@ def save(state: Breakpoint, parameters: Path, experiment: Path) -> Path:
     """Write a breakpoint into an experiment's folder, over one of the same round.
 
     Args:
-        parameters: The tensor file to keep with it.
+        parameters: The tensor file to keep with it, which the disk has.
 
     Raises:
         FedWardError: The disk refuses (DISK_FULL).
@@ -102,8 +102,8 @@ def save(state: Breakpoint, parameters: Path, experiment: Path) -> Path:
         part.mkdir(mode=0o700, parents=True)
         _link_or_copy(parameters, part / PARAMETERS_FILE)
         (part / STATE_FILE).write_text(state.model_dump_json(indent=1))
-        for path in (part / PARAMETERS_FILE, part / STATE_FILE, part):
-            sync(path)
+        sync(part / STATE_FILE)
+        sync(part)
         _move(part, target)
         sync(experiment)
     except OSError as error:
@@ -169,6 +169,7 @@ def _link_or_copy(source: Path, target: Path) -> None:
         target.hardlink_to(source)
     except OSError:  # a file system without links
         shutil.copyfile(source, target)
+        sync(target)
 
 
 def _move(part: Path, target: Path) -> None:

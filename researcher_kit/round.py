@@ -27,7 +27,16 @@ from pydantic import JsonValue
 from appliance.protocol.envelope import Envelope
 from appliance.protocol.errors import Code, FedWardError
 from appliance.protocol.keys import b64url
-from appliance.protocol.messages import MAX_ENCLOSED_BYTES, ErrorReply, Scalar, SealedFile, Stop, Train, TrainReply
+from appliance.protocol.messages import (
+    MAX_ENCLOSED_BYTES,
+    ErrorReply,
+    Reached,
+    Scalar,
+    SealedFile,
+    Stop,
+    Train,
+    TrainReply,
+)
 from appliance.protocol.rounds import ResearcherStep
 from appliance.protocol.sealing import Sealed, open_key, seal_key
 from appliance.protocol.tensors import TensorFile
@@ -352,8 +361,11 @@ class Round:
     def _hear_scalar(self, node_id: str, scalar: Scalar) -> None:
         is_asked = any(request.node_id == node_id for request in self._requests.values())
         if is_asked and scalar.round == self._terms.round:
-            place = (scalar.split, scalar.epoch, scalar.iteration, scalar.iterations)
-            self._emit(Progress(self._terms.round, node_id, *place, scalar.values))
+            self._tell_progress(node_id, scalar)
+
+    def _tell_progress(self, node_id: str, reached: Reached) -> None:
+        place = (reached.split, reached.epoch, reached.iteration, reached.iterations)
+        self._emit(Progress(self._terms.round, node_id, *place, reached.values))
 
     def _take_answer(self, jti: str, reply: TrainReply | ErrorReply) -> None:
         request = self._requests[jti]
@@ -362,6 +374,8 @@ class Round:
             self._take(self._requests[jti])
 
     def _take(self, request: Request) -> None:
+        if isinstance(request.reply, TrainReply) and request.reply.reached is not None:
+            self._tell_progress(request.node_id, request.reply.reached)
         match request.reply:
             case ErrorReply() as error:
                 self._give_up(self._failure(request.node_id, error.code, error.message, error.rule, error.plan_line))

@@ -45,6 +45,7 @@ from appliance.protocol.messages import (
     PlanState,
     PlanStatus,
     Pong,
+    Reached,
     Scalar,
     SealedFile,
     Search,
@@ -386,7 +387,7 @@ class SimulatedNode:
     def _round(self, envelope: Envelope, train: Train) -> Iterator[Body]:
         self.trained.append(envelope.jti)
         place = {"experiment_id": train.experiment_id, "round": train.round}
-        yield Scalar(**place, split="train", iteration=1, iterations=1, epoch=1, values={"loss": 0.5})
+        yield Scalar(**place, iteration=1, iterations=2, epoch=1, values={"loss": 0.5})
         try:
             update, samples = self.train(self, train, self._parameters(train))
         except FedWardError as error:
@@ -395,7 +396,12 @@ class SimulatedNode:
         sealed = self._upload(envelope.sender, train, update)
         for _ in range(self.replies):
             yield TrainReply(
-                **place, dataset_id=train.dataset_id, update=sealed, sample_count=samples, timing=Timing(train_s=0.01)
+                **place,
+                dataset_id=train.dataset_id,
+                update=sealed,
+                sample_count=samples,
+                timing=Timing(train_s=0.01),
+                reached=Reached(iteration=2, iterations=2, epoch=1, values={"loss": 0.4}),
             )
 
     def _parameters(self, train: Train) -> Arrays:

@@ -18,7 +18,7 @@ from appliance.protocol.errors import Code, MessageRefusedError, SealError
 from appliance.protocol.keys import unb64url
 from appliance.protocol.register import Role
 
-MAJOR, MINOR = 1, 0
+MAJOR, MINOR = 1, 1
 MAX_ENCLOSED_BYTES = 1 << 15  # a sealed file up to this size travels inside its message
 VERSION = f"{MAJOR}.{MINOR}"
 
@@ -295,8 +295,21 @@ class Timing(_Part):
     upload_s: Seconds = 0.0
 
 
+class Reached(_Part):
+    """How far a training has come, and what it measured there."""
+
+    split: str = Field(default="train", pattern=r"^(train|test)$")
+    iteration: Count
+    iterations: Count
+    epoch: Count = 0
+    values: dict[Identifier, Finite] = Field(default={}, max_length=16)
+
+
 class TrainReply(Body):
-    """One node's update. Sample count and metrics are absent where secure aggregation carries them."""
+    """One node's update. Sample count and metrics are absent where secure aggregation carries them.
+
+    ``reached`` tells of the last update; a node of protocol 1.0 sends it as a Scalar.
+    """
 
     kind = "train-reply"
     routes = _FROM_NODE
@@ -310,6 +323,7 @@ class TrainReply(Body):
     metrics: tuple[Metrics, ...] = ()
     timing: Timing = Timing()
     overrides: tuple[Override, ...] = ()
+    reached: Reached | None = None
 
 
 class Receipt(Body):
@@ -321,18 +335,13 @@ class Receipt(Body):
     received: Identifier  # the jti
 
 
-class Scalar(Body):
+class Scalar(Reached, Body):
     """Progress inside a round, at most one a second; losing one harms nothing."""
 
     kind = "scalar"
     routes = _FROM_NODE
     experiment_id: Identifier
     round: Ordinal
-    split: str = Field(pattern=r"^(train|test)$")
-    iteration: Count
-    iterations: Count
-    epoch: Count
-    values: dict[Identifier, Finite] = Field(max_length=16)
 
 
 class Stop(Body):

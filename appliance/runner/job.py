@@ -8,6 +8,7 @@ import os
 import sys
 import time
 import traceback
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from appliance.protocol.local.jobs import (
     TrainJob,
     parse_request,
 )
-from appliance.protocol.messages import Metrics
+from appliance.protocol.messages import Metrics, Reached
 from appliance.protocol.tensors import TensorFile
 from appliance.runner.sandbox import confine
 from appliance.runner.stamp import stamp
@@ -151,8 +152,9 @@ class Worker:
         started = time.monotonic()
         metrics = [_tested("global", plan)] if arguments.test_on_global_updates or not job.train else []
         fd: int | None = None
+        reporter = _Reporter(self._channel, job.job_id)
         if job.train:
-            sample_count = plan.train(_Reporter(self._channel, job.job_id)).sample_count
+            sample_count = plan.train(reporter).sample_count
             metrics += [_tested("local", plan)] if arguments.test_on_local_updates else []
             fd = write_update(plan.get_parameters(copy=False), received)
         trained = Trained(
@@ -160,6 +162,7 @@ class Worker:
             sample_count=sample_count,
             metrics=tuple(found for found in metrics if found is not None),
             timing=RoundTiming(start_s=started - began, train_s=time.monotonic() - started),
+            reached=reporter.last,
         )
         return trained, fd
 
@@ -192,26 +195,21 @@ class Worker:
 
 
 class _Reporter:
-    """Sends progress at most once a second, and the last in any case."""
+    """Sends progress at most once a second, and keeps the last, which goes with the result."""
 
     def __init__(self, channel: Channel, job_id: str) -> None:
         self._channel = channel
         self._job_id = job_id
         self._next = 0.0
+        self.last: Reached | None = None
 
     def __call__(self, progress: TrainingProgress) -> None:
-        now = time.monotonic()
-        if now < self._next and progress.iteration < progress.iterations:
-            return
-        self._next = now + _PROGRESS_S
-        message = Progress(
-            job_id=self._job_id,
-            iteration=progress.iteration,
-            iterations=progress.iterations,
-            epoch=progress.epoch,
-            values=progress.values,
-        )
-        self._channel.send(message)
+        now, reached = time.monotonic(), asdict(progress)
+        if progress.iteration == progress.iterations:
+            self.last = Reached(**reached)
+        elif now >= self._next:
+            self._next = now + _PROGRESS_S
+            self._channel.send(Progress(job_id=self._job_id, **reached))
 
 
 def _open(source: DatasetSource) -> Dataset:

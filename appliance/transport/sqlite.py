@@ -6,6 +6,7 @@ The statements of every round stand as ``Statement`` at the top of their file: b
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +20,7 @@ from appliance.protocol.errors import Code, FedWardError, takes_no_more
 
 _DIALECT = sqlite.dialect(paramstyle="named")
 BUSY_TIMEOUT_MS = 10_000
-_WRITES = "fedward_writes"
+_WRITES, _WRITER = "fedward_writes", "fedward_writer"
 
 
 def durable_engine(path: Path) -> sa.Engine:
@@ -30,6 +31,9 @@ def durable_engine(path: Path) -> sa.Engine:
     engine = sa.create_engine(_uri(path, "rwc"), connect_args={"check_same_thread": False})
     sa.event.listen(engine, "connect", _prepare)
     sa.event.listen(engine, "begin", _begin)
+    writer = _Writer()
+    engine.update_execution_options(**{_WRITER: writer})
+    sa.event.listen(engine, "engine_disposed", lambda _engine: writer.close())
     return engine
 
 
@@ -47,14 +51,46 @@ def writing(engine: sa.Engine) -> Iterator[sa.Connection]:
     Raises:
         FedWardError: DISK_FULL: the disk takes no more; nothing of the transaction was done.
     """
+    writer: _Writer = engine.get_execution_options()[_WRITER]
     try:
-        with engine.execution_options(**{_WRITES: True}).begin() as connection:
+        with writer.transaction(engine) as connection:
             yield connection
     except sa.exc.OperationalError as error:
         if not takes_no_more(error.orig):
             raise
         path = str(engine.url.database).removeprefix("file:")
         raise FedWardError(f"{path}: the disk takes no more ({error.orig}).", code=Code.DISK_FULL) from error
+
+
+class _Writer:
+    """An engine's one connection for writing, kept: a pool's care for each transaction costs more than its statements.
+
+    Between processes SQLite's own lock keeps the order, between threads ours.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._connection: sa.Connection | None = None
+
+    @contextmanager
+    def transaction(self, engine: sa.Engine) -> Iterator[sa.Connection]:
+        with self._lock:
+            if self._connection is None:
+                self._connection = engine.connect().execution_options(**{_WRITES: True})
+                self._connection.detach()  # closed when we close it, and not handed back to the pool
+            try:
+                with self._connection.begin():
+                    yield self._connection
+            except BaseException:
+                self.close()  # whatever was interrupted, the next one begins without it
+                raise
+
+    def close(self) -> None:
+        """Let go of the file, once the transaction under way has ended."""
+        with self._lock:
+            connection, self._connection = self._connection, None
+            if connection is not None:
+                connection.close()
 
 
 class Statement:

@@ -16,8 +16,7 @@ from sqlalchemy.dialects.sqlite import insert
 
 from appliance.protocol.envelope import Clock, Signed
 from appliance.protocol.errors import Code, FedWardError, TensorFileError
-from appliance.protocol.local.jobs import Progress
-from appliance.protocol.messages import SealedFile, Train, TrainReply
+from appliance.protocol.messages import Reached, SealedFile, Train, TrainReply
 from appliance.protocol.tensors import TensorFile, TensorSpec, data_bytes, most_header_bytes, require_finite
 from appliance.protocol.topics import parse_topic
 from appliance.transport.sqlite import Statement
@@ -123,9 +122,9 @@ class ProgressGuard:
         # A batch holds one record at least. Arguments that are no numbers are refused in the runner.
         passes = epochs if isinstance(epochs, int) else 1
         self._most = updates if isinstance(updates, int) else passes * rows
-        self._last = Progress(job_id="none", iteration=0, iterations=0)
+        self._last = Reached(iteration=0, iterations=0)
 
-    def check(self, progress: Progress) -> dict[str, float]:
+    def check(self, progress: Reached) -> dict[str, float]:
         """The values that may leave.
 
         Raises:

@@ -14,13 +14,15 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import sqlalchemy as sa
 import structlog
+from pydantic import JsonValue
 
 from appliance.protocol import sealing
 from appliance.protocol.errors import Code, FedWardError, takes_no_more
@@ -32,6 +34,7 @@ from appliance.protocol.messages import (
     MAX_ENCLOSED_BYTES,
     ErrorReply,
     Override,
+    Reached,
     Scalar,
     SealedFile,
     Timing,
@@ -122,6 +125,24 @@ class RoundStoppedError(FedWardError):
     code = Code.ROUND_STOPPED
 
 
+@dataclass(frozen=True)
+class _Checked:
+    """What CHECKED leaves: all that the reply says but its times, the sealed update, and what the record says of it."""
+
+    reply: TrainReply
+    update: SealedFile | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, row: dict[str, Any]) -> _Checked:
+        return cls(
+            TrainReply.model_validate_json(row["reply"]), SealedFile.model_validate_json(row["update"]), row["facts"]
+        )
+
+    def row(self, update: SealedFile) -> dict[str, Any]:
+        return {"reply": self.reply.model_dump_json(), "update": update.model_dump_json(), "facts": self.facts}
+
+
 class Round:
     """One accepted round.
 
@@ -152,24 +173,26 @@ class Round:
         """
         try:
             self._raise_if_stopped()
-            if not self._is_in_spool():
+            checked = self._in_spool()
+            if checked is None:
                 self._finished(RoundStep.ACCEPTED)
                 self._timing["queued_s"] = max(0.0, time.time() - self._row["accepted_at"])
-                self._train()
-            self._deliver()
+                checked = self._train()
+            self._deliver(checked)
         except Exception as error:  # noqa: BLE001 - a worker outlives whatever one round does
             self._fail(self._explained(error))
 
-    def _is_in_spool(self) -> bool:
-        """Whether the update lies checked and sealed here; a power cut may leave the row and not the whole file."""
+    def _in_spool(self) -> _Checked | None:
+        """The update that lies checked and sealed here; a power cut may leave the row and not the whole file."""
         if self._row["step"] != RoundStep.CHECKED:
-            return False
-        update = SealedFile.model_validate_json(self._row["result"]["update"])
+            return None
+        checked = _Checked.read(self._row["result"])
         try:
             with self._spool(_UPDATE).open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest() == update.sha256
+                is_whole = checked.update and hashlib.file_digest(file, "sha256").hexdigest() == checked.update.sha256
         except FileNotFoundError:
-            return False
+            return None
+        return checked if is_whole else None
 
     def _explained(self, error: Exception) -> FedWardError:
         if isinstance(error, FedWardError):
@@ -181,23 +204,25 @@ class Round:
 
     # (1) to (3): until the update lies sealed in the spool
 
-    def _train(self) -> None:
+    def _train(self) -> _Checked:
         plan, dataset = self._still_permitted()
         with self._timed("fetch_s"):
             parameters = self._fetch()
         try:
             self._finished(RoundStep.FETCHED)
             specs = TensorFile(f"/proc/self/fd/{parameters}").specs
-            result = self._run_plan(plan, dataset, parameters)
+            progress = _Progress(self._services, self._researcher, self._request, self._jti)
+            result = self._run_plan(plan, dataset, parameters, progress)
         finally:
             os.close(parameters)
         with result, self._timed("check_s"):
             self._finished(RoundStep.TRAINED)
-            checked = self._check(result, specs, plan, dataset)
-        self._row |= {"result": checked, "record": result.reply.record}
-        if checked["is_spooled"]:
-            self._persist_checked()
+            checked = self._check(result, progress, specs, plan, dataset)
+        self._row["record"] = result.reply.record
+        if checked.update is not None and checked.update.upload_id is not None:
+            self._persist_checked(checked, checked.update)
         self._finished(RoundStep.CHECKED)
+        return checked
 
     def _still_permitted(self) -> tuple[str, dict[str, Any]]:
         """The plan's text and the dataset, after a last look: hours may lie between acceptance and this moment."""
@@ -231,19 +256,17 @@ class Round:
             return io.BytesIO(enclosed)
         return self._services.rest.download(self._request.parameters, stop=self._stop)
 
-    def _run_plan(self, plan: str, dataset: dict[str, Any], parameters: int) -> TrainedResult:
+    def _run_plan(self, plan: str, dataset: dict[str, Any], parameters: int, progress: _Progress) -> TrainedResult:
         """The only step that runs foreign code; again when the runner itself went away."""
         job = self._job(plan, dataset)
-        progress = _Progress(self._services, self._researcher, self._request, self._jti)
+
+        def on_progress(step: Progress) -> None:
+            self._raise_if_stopped()
+            progress.tell(step)
 
         for attempt in range(1, RUNNER_TRIES + 1):
             self._raise_if_stopped()
-            guard = ProgressGuard(job.training_args, dataset["rows"])
-
-            def on_progress(step: Progress, guard: ProgressGuard = guard) -> None:
-                self._raise_if_stopped()
-                progress.tell(step, guard.check(step))
-
+            progress.begin(job.training_args, dataset["rows"])
             try:
                 return self._services.runner.train(job, parameters, on_progress)
             except (UpdateRefusedError, RoundStoppedError):
@@ -283,8 +306,8 @@ class Round:
         )
 
     def _check(
-        self, result: TrainedResult, specs: dict[str, Any], plan: str, dataset: dict[str, Any]
-    ) -> dict[str, Any]:
+        self, result: TrainedResult, progress: _Progress, specs: dict[str, Any], plan: str, dataset: dict[str, Any]
+    ) -> _Checked:
         """Let the guard look at everything that would leave, then seal it: checked bytes are the bytes that go."""
         reply = TrainReply(
             experiment_id=self._request.experiment_id,
@@ -296,17 +319,17 @@ class Round:
                 metrics.model_copy(update={"values": bounded(metrics.values, plan)}) for metrics in result.reply.metrics
             ),
             overrides=tuple(Override.model_validate_json(o) for o in self._row["overrides"]),
+            reached=progress.last(result.reply.reached),
         )
         if (result.update_fd is not None) is not self._request.train:
             raise UpdateRefusedError("The training process returned an update too many, or none.")
         self._guard.check_counts(self._request, reply, dataset["rows"])
         self._timing |= result.reply.timing.model_dump()
-        checked: dict[str, Any] = {"reply": reply.model_dump_json(), "update": None, "is_spooled": False}
-        if result.update_fd is not None:
-            checked |= self._seal_update(result.update_fd, specs)
-        return checked
+        if result.update_fd is None:
+            return _Checked(reply)
+        return _Checked(reply, *self._seal_update(result.update_fd, specs))
 
-    def _seal_update(self, update_fd: int, specs: dict[str, Any]) -> dict[str, Any]:
+    def _seal_update(self, update_fd: int, specs: dict[str, Any]) -> tuple[SealedFile, dict[str, Any]]:
         size = require_sealed(update_fd)
         norm = self._guard.check(Path(f"/proc/self/fd/{update_fd}"), specs, size)
         is_enclosed = sealing.sealed_size(size) <= MAX_ENCLOSED_BYTES
@@ -323,8 +346,7 @@ class Round:
             size_bytes=sealed.size_bytes,
             content_key=sealing.seal_key(sealed.content_key, recipient.sealing, context=context),
         )
-        facts = {"tensors": len(specs), "norm": norm}
-        return {"update": file.model_dump_json(), "is_spooled": not is_enclosed, "facts": facts}
+        return file, {"tensors": len(specs), "norm": norm}
 
     def _enclose(self, plain: BinaryIO) -> tuple[str, sealing.Sealed]:
         out = io.BytesIO()
@@ -336,41 +358,37 @@ class Round:
         with self._spool(_UPDATE).open("wb") as out:
             return sealing.seal(plain, out)
 
-    def _persist_checked(self) -> None:
+    def _persist_checked(self, checked: _Checked, update: SealedFile) -> None:
         with self._services.store.write() as connection:
             _CHECKED.run(
                 connection,
                 of=self._jti,
                 step=RoundStep.CHECKED,
-                result=self._row["result"],
+                result=checked.row(update),
                 record=self._row["record"],
                 timing=self._timing,
             )
-            self._record_update(connection)  # before its first byte is on the line
+            self._record_update(connection, update, checked.facts)  # before its first byte is on the line
 
-    def _record_update(self, connection: sa.Connection) -> None:
-        result = self._row["result"]
-        file = SealedFile.model_validate_json(result["update"])
-        self._services.egress.update(connection, self._researcher, self._request, file, **result["facts"])
+    def _record_update(self, connection: sa.Connection, update: SealedFile, facts: dict[str, Any]) -> None:
+        self._services.egress.update(connection, self._researcher, self._request, update, **facts)
 
     # (4), (5): from the spool to the researcher
 
-    def _deliver(self) -> None:
-        result = self._row["result"]
-        reply = TrainReply.model_validate_json(result["reply"])
-        if result["update"] is not None:
-            update = SealedFile.model_validate_json(result["update"])
+    def _deliver(self, checked: _Checked) -> None:
+        update = checked.update
+        if update is not None:
             self._raise_if_stopped()
             if update.upload_id is not None:
                 with self._timed("upload_s"):
                     self._upload(update, update.upload_id)
             self._finished(RoundStep.SUBMIT)
-            reply = reply.model_copy(update={"update": update})
-        self._reply(reply.model_copy(update={"timing": Timing(**self._timing)}))
+        reply = checked.reply.model_copy(update={"update": update, "timing": Timing(**self._timing)})
+        self._reply(reply, checked.facts)
 
     def _upload(self, update: SealedFile, upload_id: str) -> None:
         # The disk has it only where the upload takes its time: else the network host has it before ours would. Until
-        # one of them has, a power cut costs the training (see _is_in_spool), as it would have cost it while we waited.
+        # one of them has, a power cut costs the training (see _in_spool), as it would have cost it while we waited.
         keep = threading.Timer(_KEEP_AFTER_S, _sync, args=(self._spool(_UPDATE),))
         keep.daemon = True
         keep.start()
@@ -386,13 +404,13 @@ class Round:
         keep.cancel()  # not when it failed: then the file stays for the next try
         self._raise_if_stopped()
 
-    def _reply(self, reply: TrainReply) -> None:
+    def _reply(self, reply: TrainReply, facts: dict[str, Any]) -> None:
         services = self._services
         with services.store.write() as connection:
             if self._state(connection)["stop_reason"]:  # the last moment: behind it, a stop comes too late
                 raise RoundStoppedError("The experiment was stopped.")
             if reply.update and reply.update.content:
-                self._record_update(connection)
+                self._record_update(connection, reply.update, facts)
             signed = services.post(connection, self._researcher, reply, in_reply_to=self._jti)
             self._end(connection, RoundStep.REPLIED)
             services.audit.write(
@@ -498,7 +516,10 @@ def _workers(arguments: dict[str, Any]) -> int:
 
 
 class _Progress:
-    """Tells the researcher how far a round is: once a second, and what the rules of egress allow."""
+    """Tells the researcher how far a round is: once a second, and what the rules of egress allow.
+
+    The last update's progress goes with the reply, which follows at once.
+    """
 
     def __init__(self, services: Services, researcher: str, request: Train, jti: str) -> None:
         self._services = services
@@ -508,9 +529,26 @@ class _Progress:
         self._began = time.monotonic()
         self._told = 0
 
-    def tell(self, progress: Progress, values: dict[str, float]) -> None:
-        """Send progress with those of its values that may leave, or leave it out when it comes too often."""
-        if self._told > time.monotonic() - self._began + 1:  # the first and the last may be close together
+    def begin(self, arguments: Mapping[str, JsonValue], rows: int) -> None:
+        """The training begins, or begins anew; see ``ProgressGuard``."""
+        self._guard = ProgressGuard(arguments, rows)
+
+    def last(self, reached: Reached | None) -> Reached | None:
+        """The last update's progress, as it may leave with the reply.
+
+        Raises:
+            UpdateRefusedError: It is none that this request can make.
+        """
+        return None if reached is None else reached.model_copy(update={"values": self._guard.check(reached)})
+
+    def tell(self, progress: Progress) -> None:
+        """Send progress with those of its values that may leave, or leave it out when it comes too often.
+
+        Raises:
+            UpdateRefusedError: It is none that this request can make.
+        """
+        values = self._guard.check(progress)
+        if self._told > time.monotonic() - self._began:
             return
         self._told += 1
         body = Scalar(

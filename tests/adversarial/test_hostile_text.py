@@ -81,6 +81,10 @@ RETURNED: dict[str, tuple[dict[str, str], Code | None]] = {
         {"attack": CHANNEL + "say(kind='progress', job_id=job_id, iteration=1, iterations=2, values={RECORD: 1.0})"},
         REFUSED,
     ),
+    "last progress": (
+        {"attack": "from appliance.protocol.messages import Reached\n"
+         "job.Reached = lambda **_: Reached(iteration=2, iterations=2, epoch=1, values={RECORD: 1.0})"}, REFUSED,
+    ),
     "forged failure": (
         {"attack": CHANNEL + "say(kind='crashed', job_id=job_id, code='TRAINING_FAILED', message=RECORD, detail=RECORD,"
          " exception=RECORD)\ntime.sleep(60)"}, FAILED,

@@ -11,7 +11,7 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
 
 from appliance.protocol.errors import Code, MessageRefusedError
-from appliance.protocol.messages import Finite, Identifier, Metrics, Seconds, Sha256
+from appliance.protocol.messages import Finite, Identifier, Metrics, Reached, Seconds, Sha256
 
 MAX_RECORD = 1 << 18  # characters of captured text
 
@@ -133,16 +133,11 @@ class HelloReply(_Message):
     sandbox: SandboxLevel
 
 
-class Progress(_Message):
+class Progress(Reached):
     """How far a round is; at most about one a second."""
 
     kind: Literal["progress"] = "progress"
     job_id: Identifier
-    split: Literal["train", "test"] = "train"
-    iteration: int = Field(ge=0)
-    iterations: int = Field(ge=0)
-    epoch: int = Field(default=0, ge=0)
-    values: dict[Identifier, Finite] = Field(default={}, max_length=16)
 
 
 class RoundTiming(_Message):
@@ -155,7 +150,8 @@ class RoundTiming(_Message):
 class Trained(_Message):
     """A round's outcome. The frame carries the update as a sealed memory file, unless only a test was asked for.
 
-    ``record`` is what the plan printed: it stays at the node.
+    ``record`` is what the plan printed: it stays at the node. ``reached`` tells of the last update,
+    of which there is no Progress.
     """
 
     kind: Literal["trained"] = "trained"
@@ -163,6 +159,7 @@ class Trained(_Message):
     sample_count: int = Field(ge=0)
     metrics: tuple[Metrics, ...] = Field(default=(), max_length=4)
     timing: RoundTiming = RoundTiming()
+    reached: Reached | None = None
     record: str = Field(default="", max_length=MAX_RECORD)
     is_warm: bool = False
 

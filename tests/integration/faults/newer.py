@@ -11,7 +11,7 @@ CRITICAL, UNCRITICAL = "critical", "uncritical"
 
 
 def speak_newer(mark: str) -> None:
-    """From now on this process writes protocol 1.1: a claim and a field more in each message, on rounds ``mark``."""
+    """From now on this process writes a newer minor: a claim and a field more in each message, on rounds ``mark``."""
     messages.MINOR += 1
     envelope.VERSION = messages.VERSION = f"{messages.MAJOR}.{messages.MINOR}"
     serialize = envelope.Signer._serialize

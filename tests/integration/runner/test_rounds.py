@@ -126,10 +126,25 @@ def test_progress_is_told_first_and_last(runner: Runner) -> None:
     """A researcher sees that a round lives; hundreds of updates must not become hundreds of messages."""
     heard: list[Progress] = []
     fd = zeros()
-    runner.client.train(runner.job(training_args={"num_updates": 50, "log_interval": 1}), fd, heard.append).close()
+    job = runner.job(training_args={"num_updates": 50, "log_interval": 1})
+    with runner.client.train(job, fd, heard.append) as result:
+        last = result.reply.reached
     os.close(fd)
 
-    assert [progress.iteration for progress in heard] == [1, 50]
+    assert [progress.iteration for progress in heard] == [1]
+    assert last is not None
+    assert (last.iteration, last.iterations, [*last.values]) == (50, 50, ["loss"])
+
+
+def test_a_training_of_one_update_tells_nothing_before_its_result(runner: Runner) -> None:
+    """A message of its own, signed, would say what the reply says a millisecond later."""
+    heard: list[Progress] = []
+    fd = zeros()
+    with runner.client.train(runner.job(training_args={"num_updates": 1}), fd, heard.append) as result:
+        assert result.reply.reached is not None
+    os.close(fd)
+
+    assert heard == []
 
 
 def test_what_a_plan_prints_stays_in_the_record(runner: Runner) -> None:

@@ -44,6 +44,7 @@ REPLY = m.TrainReply(
     sample_count=173,
     metrics=(m.Metrics(stage="local", samples=40, values={"auc": 0.7}),),
     overrides=(m.Override(argument="batch_size", asked=8, used=16, rule="batch_size at least 16"),),
+    reached=m.Reached(iteration=9, iterations=9, epoch=1, values={"loss": 0.25}),
 )
 EVERY_BODY: tuple[m.Body, ...] = (
     m.Ping(sequence=1),

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 import sqlalchemy as sa
 
@@ -54,22 +55,54 @@ def test_what_raises_leaves_nothing(engine: sa.Engine) -> None:
     assert not sa.inspect(engine).has_table("u")
 
 
-def test_two_writers_wait_for_each_other_instead_of_failing_half_way(engine: sa.Engine) -> None:
-    """A lock taken at the first write only ends in 'database is locked' when both have read before."""
+def test_writers_wait_for_each_other_instead_of_failing_half_way(engine: sa.Engine, path: Path) -> None:
+    """A lock taken at the first write only ends in 'database is locked' when both have read before.
 
-    def add() -> None:
+    Threads share an engine, processes do not.
+    """
+    other = durable_engine(path)
+
+    def add(mine: sa.Engine) -> None:
         for _ in range(10):
-            with writing(engine) as connection:
+            with writing(mine) as connection:
                 number = connection.exec_driver_sql("SELECT count(*) FROM t").scalar()
                 connection.exec_driver_sql(f"INSERT INTO t VALUES ({number})")
 
-    threads = [threading.Thread(target=add) for _ in range(4)]
+    threads = [threading.Thread(target=add, args=(mine,)) for mine in (engine, engine, other, other)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+    other.dispose()
     with engine.connect() as connection:
         assert connection.exec_driver_sql("SELECT count(DISTINCT x) FROM t").scalar() == 40
+
+
+def test_a_reader_does_not_see_what_is_not_committed(engine: sa.Engine) -> None:
+    """Nor does it wait for the disk with the writer."""
+    with writing(engine) as connection:
+        connection.exec_driver_sql("INSERT INTO t VALUES (1)")
+        assert count(engine) == 0
+    assert count(engine) == 1
+
+
+def test_a_write_that_failed_in_the_database_leaves_the_next_one_whole(engine: sa.Engine) -> None:
+    """All writes share a connection: its state after an error must not become theirs."""
+    with pytest.raises(sa.exc.IntegrityError), writing(engine) as connection:
+        connection.exec_driver_sql("INSERT INTO t VALUES (1)")
+        connection.exec_driver_sql("INSERT INTO child VALUES (1)")
+    with writing(engine) as connection:
+        connection.exec_driver_sql("INSERT INTO t VALUES (2)")
+    assert count(engine) == 1
+
+
+def test_an_engine_that_is_disposed_of_holds_no_file(engine: sa.Engine, path: Path) -> None:
+    """A store that was closed may be another process's by now."""
+    with writing(engine) as connection:
+        connection.exec_driver_sql("INSERT INTO t VALUES (1)")
+    engine.dispose()
+
+    assert not [file.path for file in psutil.Process().open_files() if file.path.startswith(str(path))]
 
 
 def test_a_reader_cannot_write(engine: sa.Engine, path: Path) -> None:

@@ -38,7 +38,7 @@ from appliance.protocol.local.jobs import (
 )
 from appliance.protocol.local.runner_client import RunnerError, TrainedResult
 from appliance.protocol.local.sealed import require_sealed, sealed_memfd
-from appliance.protocol.messages import Body, Metrics, PlanApproval, Receipt, SealedFile, Train
+from appliance.protocol.messages import Body, Metrics, PlanApproval, Reached, Receipt, SealedFile, Train
 from appliance.protocol.sealing import open_key, read_chunks, seal, seal_key, unseal
 from appliance.protocol.tensors import TensorFile, tensor_bytes
 from appliance.protocol.topics import Topic
@@ -146,6 +146,7 @@ class FakeRunner:
     trained: list[TrainJob] = field(default_factory=list)
     stopped: list[str] = field(default_factory=list)
     progress: list[Progress] = field(default_factory=list)
+    reached: Reached | None = None
     report: dict[str, Any] = field(
         default_factory=lambda: {
             "rows": 100,
@@ -181,6 +182,7 @@ class FakeRunner:
             sample_count=outcome.samples,
             metrics=outcome.metrics,
             timing=RoundTiming(start_s=0.1, train_s=0.2),
+            reached=self.reached,
             record=outcome.record,
         )
         return TrainedResult(reply, None if outcome.update is None else sealed_memfd("update", outcome.update))

@@ -15,7 +15,7 @@ from safetensors.numpy import load
 
 from appliance.protocol.errors import Code, FedWardError, SealError
 from appliance.protocol.local.jobs import SANDBOX_LEVELS, Progress, TrainJob
-from appliance.protocol.messages import ErrorReply, Metrics, Scalar, TrainReply
+from appliance.protocol.messages import ErrorReply, Metrics, Reached, Scalar, TrainReply
 from appliance.protocol.register import MemberState
 from appliance.protocol.rounds import RoundStep
 from appliance.protocol.sealing import seal
@@ -641,6 +641,31 @@ def test_progress_is_told_and_recorded(node: Node) -> None:
     assert [scalar.values for scalar in node.received("alice", Scalar)] == [{"loss": 0.5}]
     node.services.egress.flush(node.store)
     assert "scalar" in [line["kind"] for line in node.table(egress)]
+
+
+def test_the_last_progress_goes_with_the_reply(node: Node) -> None:
+    """Rounded as every number that leaves."""
+    node.runner.reached = Reached(iteration=1, iterations=1, epoch=1, values={"loss": 0.51234567})
+    node.round(node.accepted()).run()
+    assert node.received("alice", Scalar) == []
+    assert reply(node).reached == Reached(iteration=1, iterations=1, epoch=1, values={"loss": 0.512346})
+
+
+@pytest.mark.parametrize(
+    "reached",
+    [
+        Reached(iteration=9, iterations=9, values={"Example": 1.0}),
+        Reached(iteration=10, iterations=10, values={"loss": 1.0}),
+        Reached(iteration=1, iterations=9, values={"loss": 1.0}),
+    ],
+    ids=["a name of its own", "other end", "back"],
+)
+def test_last_progress_that_no_round_makes_ends_the_round(reached: Reached, node: Node) -> None:
+    """It is held to the same as what was told before it."""
+    node.runner.progress = progress(9, loss=0.5)[:1]
+    node.runner.reached = reached
+    node.round(node.accepted()).run()
+    assert error(node).code is Code.UPDATE_REFUSED
 
 
 def test_a_plan_that_floods_progress_is_told_no_more_than_once_a_second(node: Node) -> None:

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import fcntl
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -132,6 +133,7 @@ class Experiment(Settings):
         self._history: tuple[RoundRecord, ...] = ()
         self._parameters: Path | None = None
         self._superseded: Path | None = None  # an automatic breakpoint that the next one replaces
+        self._obsolete: list[Callable[[], None]] = []  # deletes files that nobody needs any more
         self._upload_to_delete: str | None = None
         self._cleared: set[tuple[str, str]] = set()  # plans known to be approved: (node, SHA-256)
         self._federation = federation
@@ -373,6 +375,7 @@ class Experiment(Settings):
         inbox = Inbox(RoundBook(self.federation.store, self.id))
         with _disk_named(self.experimentation_path()), ExitStack() as stack:
             stack.enter_context(_locked(self.experimentation_path()))
+            stack.callback(self._clear_away)
             stack.enter_context(self.federation.listening(self.id, inbox))
             stack.enter_context(self._shown())
             self._inbox = inbox
@@ -394,20 +397,22 @@ class Experiment(Settings):
             self._terms(number), federation=self.federation, book=book, inbox=inbox, spool=spool, emit=self._emit
         )
         obsolete, self._upload_to_delete = self._upload_to_delete, None
-        record = round_.run(obsolete_upload=obsolete)
-        before = self._history, self._round
-        self._history, self._round = (*self._history[: number - 1], record), number
+        before, remembered = (self._history, self._round), _saved(self._aggregator).state
         try:
+            record = round_.run(obsolete_upload=obsolete, meanwhile=self._clear_away)
+            self._history, self._round = (*self._history[: number - 1], record), number
             saved = self._save(spool.aggregated)
         except BaseException:  # else the next round would begin with the parameters of the last but one
             self._history, self._round = before
+            if round_.is_repeated:
+                self._aggregator.restore(remembered)
             raise
         # A node that is late may still be fetching; what is left behind expires at the network host.
         self._upload_to_delete = None if record.failures else round_.upload_id
         self.federation.withdraw(book.close(number))
         self._emit(StepFinished(number, ResearcherStep.CLOSED))
-        spool.clear()
-        self._forget_superseded(saved)
+        self._obsolete.append(spool.clear)
+        self._supersede(saved)
         self._emit(RoundClosed(record))
 
     def _spool(self, number: int) -> Spool:
@@ -427,10 +432,15 @@ class Experiment(Settings):
             parameters=self._require_parameters(),
         )
 
-    def _forget_superseded(self, saved: Path) -> None:
+    def _supersede(self, saved: Path) -> None:
         if self._superseded and self._superseded != saved:
-            breakpoints.delete(self._superseded)
+            self._obsolete.append(partial(breakpoints.delete, self._superseded))
         self._superseded = None if self._save_breakpoints else saved
+
+    def _clear_away(self) -> None:
+        """Delete what the last round left: while the nodes train, or at the end."""
+        while self._obsolete:
+            self._obsolete.pop()()
 
     def _count_rounds(self, rounds: int | None, increase: bool) -> int:
         if rounds is not None and (type(rounds) is not int or rounds < 1):

@@ -6,7 +6,6 @@ One background thread owns what arrives. Callers wait on a condition with a dead
 from __future__ import annotations
 
 import os
-import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -35,7 +34,7 @@ from appliance.protocol.messages import (
 from appliance.protocol.register import Register, Role
 from appliance.protocol.topics import parse_topic
 from appliance.transport.mailbox import Mailbox
-from appliance.transport.mqtt import Arrived, LinkDown, LinkUp, drain
+from appliance.transport.mqtt import Arrived, Event, LinkDown, LinkUp
 from appliance.transport.sqlite import writing
 from researcher_kit.errors import ExperimentArgumentError, NetworkUnreachableError
 from researcher_kit.store import open_store
@@ -107,10 +106,6 @@ class Outgoing:
     post: Callable[..., Signed]
 
 
-class _Wake:
-    """Put among the events: something is due earlier than the thread thinks."""
-
-
 class Federation:
     """A researcher's connection; threads may share it.
 
@@ -138,14 +133,13 @@ class Federation:
         self._signer = signer
         self._register = RegisterFile(self.home)
         self._changed = threading.Condition(threading.RLock())
-        self._events: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._questions: dict[str, _Question] = {}
         self._asked: set[str] = set()  # also those that nobody waits for any more: late answers are still ours
         self._listeners: dict[str, Listener] = {}
         self._presence: dict[str, Presence] = {}
         self._pings = 0
         self._is_closed = False
-        self._link = wire.link(self.home, self._events)
+        self._link = wire.link(self.home)
         self._mailbox = Mailbox(
             self.store,
             signer,
@@ -158,7 +152,6 @@ class Federation:
             self._mailbox.forget_expired(connection)
         self._thread = threading.Thread(target=self._serve, name="fedward-researcher", daemon=True)
         self._thread.start()
-        self._link.open()
 
     def __enter__(self) -> Self:
         return self
@@ -174,9 +167,8 @@ class Federation:
         if self._is_closed:
             return
         self._is_closed = True
-        self._events.put(_Wake())
+        self._link.wake()
         self._thread.join()
-        self._link.close()
         self.files.close()
         self.store.dispose()
 
@@ -302,7 +294,7 @@ class Federation:
             yield Outgoing(connection, post)
         for signed in posted:
             self._mailbox.send(signed)
-        self._events.put(_Wake())
+        self._link.wake()  # they may be due again before what the thread waits for
 
     def withdraw(self, jtis: Sequence[str]) -> None:
         """Stop sending messages that the store has erased; an answer that comes late is taken and dropped."""
@@ -381,14 +373,16 @@ class Federation:
     # The background thread
 
     def _serve(self) -> None:
-        timeout_s = 0.0
-        while not self._is_closed:
-            for event in drain(self._events, timeout_s):
-                self._handle(event)
-            self._mailbox.repeat_due()
-            timeout_s = self._mailbox.next_due_s()
+        self._link.open()
+        try:
+            while not self._is_closed:
+                for event in self._link.receive(self._mailbox.next_due_s()):
+                    self._handle(event)
+                self._mailbox.repeat_due()
+        finally:
+            self._link.close()
 
-    def _handle(self, event: object) -> None:
+    def _handle(self, event: Event) -> None:
         try:
             if isinstance(event, Arrived):
                 self._on_arrived(event)

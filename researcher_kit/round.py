@@ -2,12 +2,14 @@
 
 Run again after a crash, a round goes on behind its last recorded step. Until its requests are out it may make things
 anew; from then on the requests in the outbox are the ones that count, word for word. What is repeated in no time is not
-recorded by itself: the choice of nodes, parameters and updates that are small enough to be enclosed.
+recorded by itself: the choice of nodes, parameters and updates that are small enough to be enclosed, and what is
+aggregated of them.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import queue
 import threading
@@ -38,7 +40,7 @@ from appliance.protocol.messages import (
     TrainReply,
 )
 from appliance.protocol.rounds import ResearcherStep
-from appliance.protocol.sealing import Sealed, open_key, seal_key
+from appliance.protocol.sealing import Sealed, open_key, seal, seal_key, sealed_size
 from appliance.protocol.tensors import TensorFile
 from appliance.training.source import PlanSource
 from researcher_kit.aggregators.base import Aggregator, Update, require_like
@@ -166,16 +168,23 @@ class Round:
         self._stop = threading.Event()
         self._began = time.monotonic()
         self._upload_s = 0.0
+        self._content_key: bytes | None = None
         self._has_downloads = False
         self._requests: dict[str, Request] = {}
         self._arrived: dict[str, _Fetched] = {}
         self._failed: dict[str, NodeFailure] = {}
 
-    def run(self, *, obsolete_upload: str | None = None) -> RoundRecord:
+    @property
+    def is_repeated(self) -> bool:
+        """Whether to run it again would aggregate again, of the replies that are recorded."""
+        return not self._has_downloads
+
+    def run(self, *, obsolete_upload: str | None = None, meanwhile: Callable[[], None] = lambda: None) -> RoundRecord:
         """Go through the steps that are left; at the end the next parameters lie in the spool.
 
         Args:
             obsolete_upload: An earlier round's parameters at the network host, deleted while the nodes train.
+            meanwhile: Called when the requests are out and nothing is left to do but to wait.
 
         Raises:
             FedWardError: What the strategy makes of failed or silent nodes, or what stands in the way here.
@@ -187,6 +196,7 @@ class Round:
             ResearcherStep.REQUESTED: self._collect,
             ResearcherStep.COLLECTED: self._aggregate,
         }
+        self._meanwhile = meanwhile
         row = self._begin()
         self._pool = ThreadPoolExecutor(DOWNLOADS_AT_ONCE, thread_name_prefix="fedward-download")
         if obsolete_upload:
@@ -241,19 +251,23 @@ class Round:
 
     def _upload(self, row: RoundRow) -> RoundRow:
         began = time.monotonic()
-        path, sealed = self._spool.seal_parameters(self._terms.parameters)
-        is_enclosed = sealed.size_bytes <= MAX_ENCLOSED_BYTES
-        upload_id = None if is_enclosed else self._upload_parameters(path, sealed, row.chosen)
+        upload_id = content = None
+        if sealed_size(self._terms.parameters.stat().st_size) <= MAX_ENCLOSED_BYTES:
+            sealed, content = _enclosed(self._terms.parameters)
+        else:
+            path, sealed = self._spool.seal_parameters(self._terms.parameters)
+            upload_id = self._upload_parameters(path, sealed, row.chosen)
+            path.unlink()
+        self._content_key = sealed.content_key
         # The key is sealed to ourselves, so that the store holds no secret in clear.
         key = seal_key(sealed.content_key, self._federation.keys.public.sealing, context=self._key_context)
         file = SealedFile(
             upload_id=upload_id,
-            content=b64url(path.read_bytes()) if is_enclosed else None,
+            content=content,
             sha256=sealed.sha256,
             size_bytes=sealed.size_bytes,
             content_key=key,
         )
-        path.unlink()
         row = replace(row, step=ResearcherStep.UPLOADED, parameters=file)
         if upload_id is not None:
             self._book.put(self._terms.round, row)
@@ -277,7 +291,9 @@ class Round:
     def _request(self, row: RoundRow) -> RoundRow:
         file = row.parameters
         assert file is not None
-        content_key = open_key(file.content_key, self._federation.keys.sealing, context=self._key_context)
+        content_key = self._content_key or open_key(
+            file.content_key, self._federation.keys.sealing, context=self._key_context
+        )
         now, deadline_s = self._federation.clock(), self._terms.strategy.deadline_s
         deadline = None if deadline_s is None else int(now + deadline_s) + 1
         lifetime_s = None if deadline_s is None else min(int(deadline_s) + EXPIRY_SLACK_S, Train.lifetime_s)
@@ -298,6 +314,7 @@ class Round:
         # Of this clock only the time between is used, but for a crash in between.
         origin = time.monotonic() - max(0.0, self._federation.clock() - row.requested_at)
         self._take_all(row)
+        self._meanwhile()
         while True:
             view = self._view(time.monotonic() - origin)
             decision = self._terms.strategy.decide(view)
@@ -323,11 +340,12 @@ class Round:
                 raise AggregationError(f"The update is lost: {lost[0]}", code=lost[0].code)
         began = time.monotonic()
         replies = [self._record_of(node) for node in row.used]
-        self._spool.write_aggregated(self._aggregated(replies))
+        self._spool.write_aggregated(self._aggregated(replies), is_synced=self._has_downloads)
         aggregation_s = time.monotonic() - began
         record = self._record(row, replies, aggregation_s)
         row = replace(row, step=ResearcherStep.AGGREGATED, record=record)
-        self._book.put(self._terms.round, row)
+        if self._has_downloads:
+            self._book.put(self._terms.round, row)
         return row
 
     # Collecting
@@ -335,7 +353,8 @@ class Round:
     def _take_all(self, row: RoundRow) -> None:
         requests = self._book.requests(self._terms.round)
         self._requests = {request.jti: request for request in requests if request.node_id in (row.used or row.chosen)}
-        self._expected = TensorFile(self._terms.parameters).specs
+        self._parameters = TensorFile(self._terms.parameters)
+        self._expected = self._parameters.specs
         for request in self._requests.values():
             self._take(request)
 
@@ -439,7 +458,7 @@ class Round:
 
     def _aggregated(self, replies: list[NodeRecord]) -> Mapping[str, Any]:
         updates = [Update(reply.node_id, reply.sample_count, self._arrived[reply.node_id].update) for reply in replies]
-        tensors = self._terms.aggregator.aggregate(updates, TensorFile(self._terms.parameters))
+        tensors = self._terms.aggregator.aggregate(updates, self._parameters)
         fault = require_like(tensors, self._expected)
         if fault:
             raise AggregationError(f"{self._terms.aggregator!r} returned another model: {fault}.")
@@ -505,6 +524,13 @@ class Round:
             parameters=parameters,
             deadline=deadline,
         )
+
+
+def _enclosed(parameters: Path) -> tuple[Sealed, str]:
+    """A small tensor file, encrypted, as a request carries it."""
+    out = io.BytesIO()
+    with parameters.open("rb", buffering=0) as source:
+        return seal(source, out), b64url(out.getvalue())
 
 
 def _delete(files: Files, upload_id: str) -> None:

@@ -81,12 +81,13 @@ class Spool:
             target.unlink(missing_ok=True)
             raise UpdateRefusedError(f"Its update was refused. {error.message}") from error
 
-    def write_aggregated(self, tensors: Mapping[str, Array]) -> None:
-        """Write the next global parameters, safe against a power cut."""
+    def write_aggregated(self, tensors: Mapping[str, Array], *, is_synced: bool) -> None:
+        """Write the next global parameters; ``is_synced``: safe against a power cut already."""
         part = self.aggregated.with_suffix(".part")
         with _disk_errors(self._folder):
             write_tensors(tensors, part)
-            sync(part)
+            if is_synced:
+                sync(part)
             part.replace(self.aggregated)
 
     def clear(self) -> None:

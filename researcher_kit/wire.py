@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import queue
 import secrets
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import BinaryIO, Protocol
 
 from appliance.protocol.envelope import Signer
 from appliance.protocol.home import MemberHome
 from appliance.protocol.messages import SealedFile
-from appliance.transport.mqtt import MqttLink
+from appliance.transport.mqtt import Event, MqttLink
 from appliance.transport.rest import RestClient
 
 
@@ -31,6 +30,12 @@ class Link(Protocol):
 
     def publish(self, topic: str, payload: str) -> None:
         """Hand a message over if the line stands, else drop it."""
+
+    def receive(self, timeout_s: float) -> Iterator[Event]:
+        """What happens on the line, waiting for it or for ``wake``."""
+
+    def wake(self) -> None:
+        """End a wait in ``receive``; any thread may call it."""
 
 
 class Files(Protocol):
@@ -62,8 +67,8 @@ class Files(Protocol):
 class Wire(Protocol):
     """Opens a researcher's connections."""
 
-    def link(self, home: MemberHome, events: queue.SimpleQueue[Any]) -> Link:
-        """A line, not yet open, that puts what happens into ``events``."""
+    def link(self, home: MemberHome) -> Link:
+        """A line, not yet open."""
 
     def files(self, home: MemberHome, signer: Signer) -> Files:
         """The parameter store in the researcher's name."""
@@ -72,14 +77,13 @@ class Wire(Protocol):
 class NetworkWire:
     """The consortium's network host, at the first endpoint of the member's settings."""
 
-    def link(self, home: MemberHome, events: queue.SimpleQueue[Any]) -> Link:
+    def link(self, home: MemberHome) -> Link:
         """See ``Wire``. The client id is of this process: two notebooks of one researcher may run at once."""
         return MqttLink(
             home.settings.endpoints[0],
             member_id=home.member_id,
             client_id=secrets.token_hex(16),
             tls=home.tls,
-            events=events,
             hears_presence=True,
             keeps_session=False,
         )

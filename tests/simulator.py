@@ -20,7 +20,7 @@ import uuid
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -61,7 +61,7 @@ from appliance.protocol.tensors import tensor_bytes
 from appliance.protocol.topics import Topic, last_will_topic, parse_topic
 from appliance.transport import mailbox
 from appliance.transport.mailbox import Mailbox
-from appliance.transport.mqtt import Arrived, LinkDown, LinkUp, drain
+from appliance.transport.mqtt import Arrived, Event, LinkDown, LinkUp
 from appliance.transport.sqlite import durable_engine, writing
 from researcher_kit.federation import Federation
 
@@ -153,9 +153,9 @@ class MemoryLink:
 
     broker: MemoryBroker
     member_id: str
-    events: queue.SimpleQueue[Any]
     hears_presence: bool = False
     is_up: bool = False
+    events: queue.SimpleQueue[Event | None] = field(default_factory=queue.SimpleQueue)
 
     def open(self) -> None:
         """Connect."""
@@ -181,6 +181,18 @@ class MemoryLink:
         assert parse_topic(topic).sender == self.member_id, "the broker's access list forbids it"
         if self.is_up:
             self.broker.publish(topic, text)
+
+    def receive(self, timeout_s: float) -> Iterator[Event]:
+        """What happened."""
+        with suppress(queue.Empty):
+            event = self.events.get(timeout=timeout_s)
+            while event is not None:
+                yield event
+                event = self.events.get_nowait()
+
+    def wake(self) -> None:
+        """End a wait."""
+        self.events.put(None)
 
 
 @dataclass
@@ -295,8 +307,7 @@ class SimulatedNode:
         self.keys = self.consortium.keys[self.member_id]
         self.signer = Signer(self.member_id, self.keys)
         self.files = self.consortium.store.of(self.member_id)
-        self._events: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._link = MemoryLink(self.consortium.broker, self.member_id, self._events)
+        self._link = MemoryLink(self.consortium.broker, self.member_id)
         # A file, as outside the tests: threads that share one connection in memory end each other's transactions.
         self._engine = durable_engine(self.consortium.folder / f"{self.member_id}.db")
         mailbox.metadata.create_all(self._engine)
@@ -314,7 +325,7 @@ class SimulatedNode:
     def close(self) -> None:
         """Go."""
         self._is_open = False
-        self._events.put(None)
+        self._link.wake()
         self._thread.join()
         self._link.close()
         self._engine.dispose()
@@ -344,15 +355,13 @@ class SimulatedNode:
         return self._mailbox.waiting
 
     def _serve(self) -> None:
-        timeout_s = 0.0
         while self._is_open:
-            for event in drain(self._events, timeout_s):
+            for event in self._link.receive(self._mailbox.next_due_s()):
                 if isinstance(event, LinkUp):
                     self._mailbox.repeat_all()
                 elif isinstance(event, Arrived) and (envelope := self._mailbox.open(event)):
                     self._take(envelope)
             self._mailbox.repeat_due()
-            timeout_s = self._mailbox.next_due_s()
 
     def _take(self, envelope: Envelope) -> None:
         if envelope.body.is_durable:
@@ -441,9 +450,9 @@ class MemoryWire:
 
     consortium: Consortium
 
-    def link(self, home: MemberHome, events: queue.SimpleQueue[Any]) -> MemoryLink:
+    def link(self, home: MemberHome) -> MemoryLink:
         """A line."""
-        return MemoryLink(self.consortium.broker, home.member_id, events, hears_presence=True)
+        return MemoryLink(self.consortium.broker, home.member_id, hears_presence=True)
 
     def files(self, home: MemberHome, signer: Signer) -> MemoryFiles:
         """The store."""

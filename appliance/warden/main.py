@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import queue
 import signal
 import threading
 import time
@@ -19,7 +18,7 @@ from appliance.protocol.logs import ErrorStreamLogger
 from appliance.protocol.messages import Heartbeat
 from appliance.protocol.register import CONSORTIUM, Role
 from appliance.transport.mailbox import Mailbox
-from appliance.transport.mqtt import Arrived, LinkUp, MqttLink, drain
+from appliance.transport.mqtt import Arrived, LinkUp, MqttLink
 from appliance.transport.rest import RestClient
 from appliance.warden.approval import PlanBook
 from appliance.warden.audit import AuditLog
@@ -55,7 +54,6 @@ class Warden:
             raise ConfigurationError(f"{root}: the register does not list these keys as a node's.")
         self._root = root
         self._register_version = register().version
-        self._events: queue.SimpleQueue[object] = queue.SimpleQueue()
         self._stopping = threading.Event()
         self._heartbeat_s = config.heartbeat_s
         self._next_heartbeat = 0.0
@@ -69,7 +67,6 @@ class Warden:
             member_id=home.member_id,
             client_id=store.secret("mqtt_client_id"),
             tls=home.tls,
-            events=self._events,
         )
         self._services = Services(
             signer=signer,
@@ -107,10 +104,10 @@ class Warden:
     def stop(self) -> None:
         """End ``run`` soon; may be called from a signal handler."""
         self._stopping.set()
-        self._events.put(None)
+        self._link.wake()
 
     def _turn(self) -> None:
-        for event in drain(self._events, self._next_due()):
+        for event in self._link.receive(self._next_due()):
             self._take_register()
             if isinstance(event, Arrived):
                 self._desk.handle(event)

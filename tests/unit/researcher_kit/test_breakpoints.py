@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from appliance.protocol.errors import Code
+from appliance.protocol.errors import Code, FedWardError
 from researcher_kit import Experiment, FedAverage, Federation, Quorum
 from researcher_kit import breakpoints as breakpoints_module
 from researcher_kit.errors import BreakpointError
@@ -217,3 +217,41 @@ def _change(folder: Path, change: Callable[[dict[str, object]], object]) -> None
 
 def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _fails_to_save_once(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise FedWardError("full", code=Code.DISK_FULL)
+
+    experiment.parameters()  # the first breakpoint
+    with monkeypatch.context() as patch:
+        patch.setattr("researcher_kit.breakpoints.save", full)
+        with pytest.raises(FedWardError, match="full"):
+            experiment.run()
+
+
+def test_an_aggregator_remembers_a_round_once_when_its_updates_were_transferred(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was aggregated is recorded, and not aggregated again."""
+    mine = Mine()
+    experiment = make(aggregator=mine)
+    _fails_to_save_once(experiment, monkeypatch)
+    experiment.run()
+
+    assert mine.rounds == 3
+
+
+@pytest.mark.usefixtures("encloses")
+def test_an_aggregator_remembers_a_round_once_when_its_updates_came_with_the_replies(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are aggregated again: what was remembered of the first time must be forgotten."""
+    mine = Mine()
+    calm, troubled = make(), make(aggregator=mine)
+    calm.run()
+    _fails_to_save_once(troubled, monkeypatch)
+    troubled.run()
+
+    assert mine.rounds == 3
+    assert same(troubled.parameters(), calm.parameters())

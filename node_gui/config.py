@@ -42,6 +42,10 @@ class GuiConfig(ComponentSettings):
     invitation_hours: float = Field(default=24, gt=0, le=168)
     threads: int = Field(default=8, ge=2, le=64)
 
+    def address_at(self, fallback: str) -> str:
+        """How staff reach the GUI: what was set, else ``fallback``; without a slash at its end."""
+        return (self.address or fallback).rstrip("/")
+
 
 def read_config(home: Path) -> GuiConfig:
     """The settings of the GUI of the node in ``home``; a missing file means the defaults.

@@ -136,6 +136,10 @@ class History:
         self._path = path
         self._engine = reading_engine(path)
 
+    def close(self) -> None:
+        """Let go of the file."""
+        self._engine.dispose()
+
     @contextmanager
     def _read(self) -> Iterator[sa.Connection]:
         try:

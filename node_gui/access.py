@@ -1,0 +1,51 @@
+"""Who may open what: every page is closed to everybody but the roles that stand beside it here.
+
+A page that somebody adds and forgets to list is closed. A test walks all pages with all roles.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from flask_babel import lazy_gettext as _
+
+
+class Role(StrEnum):
+    """What a person of the hospital does in the GUI."""
+
+    ADMINISTRATOR = "administrator"
+    DATA_MANAGER = "data-manager"
+    REVIEWER = "reviewer"
+    AUDITOR = "auditor"
+
+
+ROLE_NAMES = {
+    Role.ADMINISTRATOR: _("Administrator"),
+    Role.DATA_MANAGER: _("Data manager"),
+    Role.REVIEWER: _("Plan reviewer"),
+    Role.AUDITOR: _("Auditor"),
+}
+ROLE_DUTIES = {
+    Role.ADMINISTRATOR: _("Runs the node: people, policy, health. Decides on no data and on no plan."),
+    Role.DATA_MANAGER: _("Decides which data may be trained on, and by whom."),
+    Role.REVIEWER: _("Reads training plans, and approves or rejects them."),
+    Role.AUDITOR: _("Reads everything, changes nothing."),
+}
+
+_ADMINISTRATOR = frozenset({Role.ADMINISTRATOR})
+EVERYBODY = frozenset(Role)
+
+# What opens without signing in. A one-time link is its own key.
+PUBLIC = frozenset({"static", "sign_in.page", "sign_in.submit", "sign_in.invitation", "sign_in.accept"})
+
+# Endpoint: the roles that may call it.
+ALLOWED: dict[str, frozenset[Role]] = {
+    "home.page": EVERYBODY,
+    "home.live": EVERYBODY,
+    "sign_in.leave": EVERYBODY,
+}
+
+
+def may(role: Role, endpoint: str | None) -> bool:
+    """Whether a person of that role may call the endpoint."""
+    return endpoint in PUBLIC or (endpoint is not None and role in ALLOWED.get(endpoint, ()))

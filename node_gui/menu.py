@@ -1,0 +1,36 @@
+"""The menu: its entries in their order, and the blueprints behind them. What is not listed here cannot be reached."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flask import Blueprint
+from flask_babel import lazy_gettext as _
+
+from node_gui.access import Role, may
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A line of the menu.
+
+    Attributes:
+        endpoint: The page that it opens.
+        label: What it says; translated where it is shown.
+    """
+
+    endpoint: str
+    label: object
+
+
+ENTRIES = (Entry("home.page", _("Home")),)
+
+
+def blueprints() -> tuple[Blueprint, ...]:
+    """The blueprints of all pages but Home and the sign-in."""
+    return ()
+
+
+def entries_for(role: Role) -> list[Entry]:
+    """What a person of that role finds in the menu."""
+    return [entry for entry in ENTRIES if may(role, entry.endpoint)]

@@ -1,0 +1,140 @@
+"""The GUI in a test: real accounts, a real store to read, and a warden that writes down what it is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from argon2 import PasswordHasher
+from flask import Flask
+from flask.testing import FlaskClient
+
+from appliance.protocol.errors import Code, FedWardError
+from appliance.warden.store import Store
+from node_gui.access import Role
+from node_gui.app import create_app
+from node_gui.config import GuiConfig
+from node_gui.context import EXTENSION
+from node_gui.staff import StaffBook
+
+FAST = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+PASSWORD = "correct horse battery staple"
+HTTPS = "https://node.test"
+STATUS = {
+    "member": "north",
+    "register_version": 3,
+    "running_rounds": 0,
+    "messages_waiting": 0,
+    "plan_approval": "required",
+    "sandbox_required": "partial",
+}
+
+
+@dataclass
+class FakeWarden:
+    """Answers as it was told, and remembers who called what."""
+
+    answers: dict[str, Any] = field(default_factory=lambda: {"node.status": dict(STATUS), "account.record": {}})
+    calls: list[tuple[str, str, dict[str, Any]]] = field(default_factory=list)
+    is_down: bool = False
+
+    def __call__(self, name: str) -> FakeWarden._InName:
+        """The socket in that person's name."""
+        return self._InName(self, name)
+
+    def asked(self, method: str) -> list[tuple[str, dict[str, Any]]]:
+        """Who called the method, with what."""
+        return [(name, params) for name, called, params in self.calls if called == method]
+
+    @dataclass
+    class _InName:
+        warden: FakeWarden
+        name: str
+
+        def call(self, method: str, **params: Any) -> Any:
+            if self.warden.is_down:
+                raise FedWardError("The warden did not answer.", code=Code.NODE_NOT_RUNNING)
+            self.warden.calls.append((self.name, method, params))
+            answer = self.warden.answers[method]
+            if isinstance(answer, FedWardError):
+                raise answer
+            return answer(**params) if callable(answer) else answer
+
+
+@dataclass
+class Gui:
+    """The application, and its people."""
+
+    app: Flask
+    warden: FakeWarden
+    home: Path
+
+    @property
+    def staff(self) -> StaffBook:
+        """The accounts."""
+        return self.app.extensions[EXTENSION].staff
+
+    def client(self) -> FlaskClient:
+        """A browser that nobody has signed in with."""
+        return self.app.test_client()
+
+    def add(self, role: Role, name: str | None = None) -> str:
+        """An account of that role; returns its name."""
+        name = name or f"{role.value} anna"
+        self.staff.join(self.staff.invite("setup", name, role), PASSWORD)
+        return name
+
+    def signed_in(self, role: Role, name: str | None = None) -> Browser:
+        """A browser with somebody of that role."""
+        name = name or f"{role.value} anna"
+        if name not in {person.name for person in self.staff.people()}:
+            self.add(role, name)
+        browser = Browser(self.client())
+        browser.token = self.staff.sign_in(name, PASSWORD, "", address="127.0.0.1")
+        browser.client.set_cookie("__Host-fedward", browser.token, domain="node.test", secure=True)
+        browser.csrf = self.staff.session(browser.token, is_touch=False).csrf
+        return browser
+
+
+@dataclass
+class Browser:
+    """A signed-in browser that sends forms as a page of ours would."""
+
+    client: FlaskClient
+    token: str = ""
+    csrf: str = ""
+
+    def get(self, path: str, **options: Any) -> Any:
+        """Open a page."""
+        return self.client.get(path, base_url=HTTPS, **options)
+
+    def post(self, path: str, **form: Any) -> Any:
+        """Send a form."""
+        return self.client.post(path, base_url=HTTPS, data={"csrf": self.csrf} | form)
+
+
+@pytest.fixture
+def make_gui(tmp_path: Path) -> Iterator[Callable[..., Gui]]:
+    """Makes a GUI over an empty store."""
+    store = Store(tmp_path / "store")
+    made: list[Gui] = []
+
+    def make(**settings: Any) -> Gui:
+        warden = FakeWarden()
+        gui = Gui(create_app(GuiConfig(**settings), warden, tmp_path, hasher=FAST), warden, tmp_path)
+        made.append(gui)
+        return gui
+
+    yield make
+    for gui in made:
+        gui.app.extensions[EXTENSION].close()
+    store.close()
+
+
+@pytest.fixture
+def gui(make_gui: Callable[..., Gui]) -> Gui:
+    """A GUI with the release's settings."""
+    return make_gui()

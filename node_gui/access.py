@@ -33,6 +33,8 @@ ROLE_DUTIES = {
 }
 
 _ADMINISTRATOR = frozenset({Role.ADMINISTRATOR})
+_DATA_MANAGER = frozenset({Role.DATA_MANAGER})
+_REVIEWER = frozenset({Role.REVIEWER})
 EVERYBODY = frozenset(Role)
 
 # What opens without signing in. A one-time link is its own key.
@@ -43,6 +45,34 @@ ALLOWED: dict[str, frozenset[Role]] = {
     "home.page": EVERYBODY,
     "home.live": EVERYBODY,
     "sign_in.leave": EVERYBODY,
+    "plans.page": EVERYBODY,
+    "plans.plan": EVERYBODY,
+    "plans.changes": EVERYBODY,
+    "plans.approve": _REVIEWER,
+    "plans.reject": _REVIEWER,
+    "plans.revoke": _REVIEWER,
+    "datasets.page": EVERYBODY,
+    "datasets.dataset": EVERYBODY,
+    "datasets.browse": _DATA_MANAGER,
+    "datasets.look": _DATA_MANAGER,
+    "datasets.add": _DATA_MANAGER,
+    "datasets.describe": _DATA_MANAGER,
+    "datasets.renew": _DATA_MANAGER,
+    "datasets.check": _DATA_MANAGER,
+    "datasets.suspend": _DATA_MANAGER,
+    "datasets.resume": _DATA_MANAGER,
+    "datasets.removal": _DATA_MANAGER,
+    "datasets.remove": _DATA_MANAGER,
+    "datasets.permit": _DATA_MANAGER,
+    "datasets.forbid": _DATA_MANAGER,
+    "experiments.page": EVERYBODY,
+    "experiments.live": EVERYBODY,
+    "experiments.experiment": EVERYBODY,
+    "experiments.experiment_live": EVERYBODY,
+    "experiments.stop": frozenset({Role.ADMINISTRATOR, Role.DATA_MANAGER, Role.REVIEWER}),
+    "egress.page": EVERYBODY,
+    "egress.csv": frozenset({Role.DATA_MANAGER, Role.AUDITOR, Role.ADMINISTRATOR}),
+    "egress.json": frozenset({Role.DATA_MANAGER, Role.AUDITOR, Role.ADMINISTRATOR}),
 }
 
 

@@ -11,12 +11,14 @@ from babel.numbers import format_decimal
 from flask import Flask
 from flask_babel import get_locale, gettext
 
+from appliance.protocol.wording import spelt_out
+
 _SIZES = ("B", "kB", "MB", "GB", "TB")
 
 
 def register(app: Flask) -> None:
     """Make the filters known to the templates."""
-    for function in (ago, exact, iso, span, size, count, day):
+    for function in (ago, exact, iso, span, size, count, day, spelt_out):
         app.add_template_filter(function)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from flask import Blueprint
 from flask_babel import lazy_gettext as _
 
+from node_gui import datasets, egress, experiments, plans
 from node_gui.access import Role, may
 
 
@@ -23,12 +24,18 @@ class Entry:
     label: object
 
 
-ENTRIES = (Entry("home.page", _("Home")),)
+ENTRIES = (
+    Entry("home.page", _("Home")),
+    Entry("plans.page", _("Training plans")),
+    Entry("datasets.page", _("Datasets")),
+    Entry("experiments.page", _("Experiments")),
+    Entry("egress.page", _("What left")),
+)
 
 
 def blueprints() -> tuple[Blueprint, ...]:
     """The blueprints of all pages but Home and the sign-in."""
-    return ()
+    return (plans.blueprint, datasets.blueprint, experiments.blueprint, egress.blueprint)
 
 
 def entries_for(role: Role) -> list[Entry]:

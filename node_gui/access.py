@@ -33,6 +33,7 @@ ROLE_DUTIES = {
 }
 
 _ADMINISTRATOR = frozenset({Role.ADMINISTRATOR})
+_AUDITOR = frozenset({Role.AUDITOR})
 EVERYBODY = frozenset(Role)
 
 # What opens without signing in. A one-time link is its own key.
@@ -43,6 +44,31 @@ ALLOWED: dict[str, frozenset[Role]] = {
     "home.page": EVERYBODY,
     "home.live": EVERYBODY,
     "sign_in.leave": EVERYBODY,
+    "account.page": EVERYBODY,
+    "account.change_password": EVERYBODY,
+    "account.second_factor": EVERYBODY,
+    "account.set_second_factor": EVERYBODY,
+    "account.remove_second_factor": EVERYBODY,
+    "account.end_other_sessions": EVERYBODY,
+    "members.page": EVERYBODY,
+    "privacy.page": EVERYBODY,
+    "policy.page": EVERYBODY,
+    "policy.rule": _ADMINISTRATOR,
+    "policy.change": _ADMINISTRATOR,
+    "audit.page": EVERYBODY,
+    "audit.verify": EVERYBODY,
+    "audit.export_csv": _ADMINISTRATOR | _AUDITOR,
+    "audit.export_signed": _ADMINISTRATOR | _AUDITOR,
+    "health.page": _ADMINISTRATOR | _AUDITOR,
+    "health.live": _ADMINISTRATOR | _AUDITOR,
+    "users.page": _ADMINISTRATOR,
+    "users.invite": _ADMINISTRATOR,
+    "users.account": _ADMINISTRATOR,
+    "users.change_role": _ADMINISTRATOR,
+    "users.lock": _ADMINISTRATOR,
+    "users.unlock": _ADMINISTRATOR,
+    "users.new_link": _ADMINISTRATOR,
+    "users.remove": _ADMINISTRATOR,
 }
 
 

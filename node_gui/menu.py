@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from flask import Blueprint
 from flask_babel import lazy_gettext as _
 
+from node_gui import account, audit, health, members, policy, privacy, users
 from node_gui.access import Role, may
 
 
@@ -23,12 +24,28 @@ class Entry:
     label: object
 
 
-ENTRIES = (Entry("home.page", _("Home")),)
+ENTRIES = (
+    Entry("home.page", _("Home")),
+    Entry("policy.page", _("Policy")),
+    Entry("privacy.page", _("Privacy")),
+    Entry("members.page", _("Members")),
+    Entry("audit.page", _("Audit log")),
+    Entry("health.page", _("Health")),
+    Entry("users.page", _("Users")),
+)
 
 
 def blueprints() -> tuple[Blueprint, ...]:
     """The blueprints of all pages but Home and the sign-in."""
-    return ()
+    return (
+        policy.blueprint,
+        privacy.blueprint,
+        members.blueprint,
+        audit.blueprint,
+        health.blueprint,
+        users.blueprint,
+        account.blueprint,
+    )
 
 
 def entries_for(role: Role) -> list[Entry]:

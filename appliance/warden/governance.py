@@ -36,6 +36,7 @@ from appliance.warden.store import datasets, rounds
 SOCKET_NAME = "run/governance.sock"
 KEPT_WARM_S = 86_400.0  # longer than any runner keeps a child that waits
 PROBLEMS_SHOWN = 10
+EXPORT_TYPE = "fedward-export+jws"
 _log = structlog.get_logger(__name__)
 
 
@@ -45,6 +46,7 @@ _Source = Annotated[str, Field(min_length=1, max_length=500_000)]
 _Path = Annotated[str, Field(max_length=4096)]
 _Description = Annotated[str, Field(max_length=2000)]
 _Tags = Annotated[tuple[Tag, ...], Field(min_length=1, max_length=16)]
+_Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 _Account = Annotated[str, Field(max_length=64)]
 # What the GUI may say of its own accounts.
 AccountEvent = Literal[
@@ -272,8 +274,12 @@ class Governance:
         return self.policy_show(staff)
 
     def policy_show(self, _staff: Staff) -> list[dict[str, Any]]:
-        """The rules in force, and who set each."""
-        return [{"name": r.name, "value": r.value, "set_by": r.set_by} for r in self._services.policy.rules()]
+        """The rules in force, who set each, and what the consortium demands at least (None: nothing)."""
+        policy = self._services.policy
+        return [
+            {"name": r.name, "value": r.value, "set_by": r.set_by, "floor": policy.floor(r.name)}
+            for r in policy.rules()
+        ]
 
     def experiment_stop(self, staff: Staff, experiment: str) -> dict[str, Any]:
         """End an experiment's work here, with all its processes."""
@@ -294,6 +300,35 @@ class Governance:
             self._services.audit.write(connection, f"staff:{staff.name}", event, account, **(details or {}))
         return {}
 
+    def export_sign(
+        self, staff: Staff, subject: Literal["audit", "egress"], sha256: _Sha256, lines: Annotated[int, Field(ge=0)]
+    ) -> dict[str, Any]:
+        """Sign what staff export of this node's records, so that whoever gets the file can check whose it is.
+
+        Args:
+            sha256: Of every byte of the file before the signature's own line.
+            lines: How many lines these are.
+
+        Returns:
+            ``signature``: a JWS (``fedward-export+jws``) with the node's identity key over what was asked, by whom
+            and when.
+        """
+        services = self._services
+        signer = services.signer
+        statement = {
+            "at": int(time.time()),
+            "lines": lines,
+            "member": signer.member_id,
+            "sha256": sha256,
+            "staff": staff.name,
+            "subject": subject,
+        }
+        with services.store.write() as connection:
+            services.audit.write(
+                connection, f"staff:{staff.name}", "export.signed", subject, sha256=sha256, lines=lines
+            )
+        return {"signature": signer.sign_statement(EXPORT_TYPE, statement)}
+
     def node_status(self, _staff: Staff) -> dict[str, Any]:
         """What the node does at this moment; what was only counted until now stands in the records afterwards."""
         services = self._services
@@ -303,6 +338,8 @@ class Governance:
             "register_version": services.register.version,
             "running_rounds": self._queue.running,
             "messages_waiting": services.mailbox.waiting,
+            "is_connected": services.is_connected(),
+            "contact_at": services.contact_at,
             "plan_approval": services.policy.value("plan_approval"),
             "sandbox_required": services.policy.value("sandbox"),
         }

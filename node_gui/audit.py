@@ -36,12 +36,12 @@ EVENTS = {
     "account.second-factor-set": _("set up a second factor"),
     "account.signed-in": _("signed in"),
     "account.signed-out": _("signed out"),
+    "audit.exported": _("exported the audit log, signed"),
     "dataset.added": _("added the dataset"),
     "dataset.permitted": _("permitted a researcher on the dataset"),
     "dataset.removed": _("removed the dataset"),
     "experiment.stop": _("stopped the experiment"),
     "experiment.stopped": _("had ended all of the experiment"),
-    "export.signed": _("exported records, signed"),
     "node.started": _("was started"),
     "node.stopped": _("was stopped"),
     "plan.approved": _("approved the plan"),
@@ -87,7 +87,7 @@ def export_csv() -> Response:
 @blueprint.get("/export.jsonl")
 def export_signed() -> Response:
     """The lines of a period in the node's signature."""
-    return signed_file(f"audit-{parts().home.name}.jsonl", "audit", _lines(history(), _wanted()))
+    return signed_file(f"audit-{parts().home.name}.jsonl", _lines(history(), _wanted()))
 
 
 def _lines(book: History, wanted: dict[str, Any]) -> Iterator[dict[str, Any]]:

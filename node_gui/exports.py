@@ -7,7 +7,7 @@ import hashlib
 import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from flask import Response
 from flask_babel import gettext
@@ -38,7 +38,7 @@ def csv_file(name: str, columns: Sequence[str], rows: Iterable[Sequence[object]]
     return _download(lines(), name, "text/csv; charset=utf-8")
 
 
-def signed_file(name: str, subject: Literal["audit", "egress"], rows: Iterable[Mapping[str, Any]]) -> Response:
+def signed_file(name: str, rows: Iterable[Mapping[str, Any]]) -> Response:
     """JSON lines for download; the last one is the node's signature over all bytes before it.
 
     They are written while they are sent: ``rows`` must not need the request any more.
@@ -62,7 +62,7 @@ def signed_file(name: str, subject: Literal["audit", "egress"], rows: Iterable[M
             digest.update(line.encode())
             count += 1
             yield line
-        signed = warden.call("export.sign", subject=subject, sha256=digest.hexdigest(), lines=count)
+        signed = warden.call("audit.sign", sha256=digest.hexdigest(), lines=count)
         yield json.dumps(signed) + "\n"
 
     return _download(lines(), name, "application/jsonl")

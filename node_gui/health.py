@@ -78,7 +78,7 @@ def _look() -> dict[str, Any]:
         "status": node_status(),
         "sandbox": _sandbox(),
         "disk": disk,
-        "disk_is_low": disk.free < DISK_LOW * disk.total,
+        "disk_is_low": disk_left(home) < DISK_LOW,
         "memory_total": memory_total,
         "memory_free": memory_free,
         "memory_is_low": memory_free < MEMORY_LOW * memory_total,
@@ -88,6 +88,12 @@ def _look() -> dict[str, Any]:
         "settings": {name: changed[name] for name in GuiConfig.model_fields if name in changed},
         "settings_file": FILE_NAME,
     }
+
+
+def disk_left(home: Path) -> float:
+    """Which part of the node's disk is free, from 0 to 1."""
+    disk = shutil.disk_usage(home)
+    return disk.free / disk.total
 
 
 def _memory() -> tuple[int, int]:

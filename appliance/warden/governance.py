@@ -36,7 +36,7 @@ from appliance.warden.store import datasets, rounds
 SOCKET_NAME = "run/governance.sock"
 KEPT_WARM_S = 86_400.0  # longer than any runner keeps a child that waits
 PROBLEMS_SHOWN = 10
-EXPORT_TYPE = "fedward-export+jws"
+AUDIT_EXPORT_TYPE = "fedward-audit-export+jws"
 _log = structlog.get_logger(__name__)
 
 
@@ -300,34 +300,24 @@ class Governance:
             self._services.audit.write(connection, f"staff:{staff.name}", event, account, **(details or {}))
         return {}
 
-    def export_sign(
-        self, staff: Staff, subject: Literal["audit", "egress"], sha256: _Sha256, lines: Annotated[int, Field(ge=0)]
-    ) -> dict[str, Any]:
-        """Sign what staff export of this node's records, so that whoever gets the file can check whose it is.
+    def audit_sign(self, staff: Staff, sha256: _Sha256, lines: Annotated[int, Field(ge=0)]) -> dict[str, Any]:
+        """Sign an export of the audit log, so that whoever gets the file can check whose it is, unchanged.
+
+        That it holds what the log holds is its exporter's word, who stands in it; every line can be compared.
 
         Args:
             sha256: Of every byte of the file before the signature's own line.
             lines: How many lines these are.
 
         Returns:
-            ``signature``: a JWS (``fedward-export+jws``) with the node's identity key over what was asked, by whom
-            and when.
+            ``signature``: a JWS (``fedward-audit-export+jws``) with the node's identity key.
         """
         services = self._services
-        signer = services.signer
-        statement = {
-            "at": int(time.time()),
-            "lines": lines,
-            "member": signer.member_id,
-            "sha256": sha256,
-            "staff": staff.name,
-            "subject": subject,
-        }
+        details = {"sha256": sha256, "lines": lines}
+        statement = {"at": int(time.time()), "member": services.signer.member_id, "staff": staff.name, **details}
         with services.store.write() as connection:
-            services.audit.write(
-                connection, f"staff:{staff.name}", "export.signed", subject, sha256=sha256, lines=lines
-            )
-        return {"signature": signer.sign_statement(EXPORT_TYPE, statement)}
+            services.audit.write(connection, f"staff:{staff.name}", "audit.exported", sha256[:12], **details)
+        return {"signature": services.signer.sign_statement(AUDIT_EXPORT_TYPE, statement)}
 
     def node_status(self, _staff: Staff) -> dict[str, Any]:
         """What the node does at this moment; what was only counted until now stands in the records afterwards."""

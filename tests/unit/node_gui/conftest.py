@@ -70,7 +70,7 @@ def answers() -> dict[str, Any]:
         "policy.show": rules(),
         "policy.set": rules,
         "node.sandbox": {"level": {}, "required": "partial", "lacking": []},
-        "export.sign": {"signature": "a.b.c"},
+        "audit.sign": {"signature": "a.b.c"},
     }
 
 

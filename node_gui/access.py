@@ -35,6 +35,7 @@ ROLE_DUTIES = {
 _ADMINISTRATOR = frozenset({Role.ADMINISTRATOR})
 _DATA_MANAGER = frozenset({Role.DATA_MANAGER})
 _REVIEWER = frozenset({Role.REVIEWER})
+_AUDITOR = frozenset({Role.AUDITOR})
 EVERYBODY = frozenset(Role)
 
 # What opens without signing in. A one-time link is its own key.
@@ -69,10 +70,35 @@ ALLOWED: dict[str, frozenset[Role]] = {
     "experiments.live": EVERYBODY,
     "experiments.experiment": EVERYBODY,
     "experiments.experiment_live": EVERYBODY,
-    "experiments.stop": frozenset({Role.ADMINISTRATOR, Role.DATA_MANAGER, Role.REVIEWER}),
+    "experiments.stop": _ADMINISTRATOR | _DATA_MANAGER | _REVIEWER,
     "egress.page": EVERYBODY,
-    "egress.csv": frozenset({Role.DATA_MANAGER, Role.AUDITOR, Role.ADMINISTRATOR}),
-    "egress.json": frozenset({Role.DATA_MANAGER, Role.AUDITOR, Role.ADMINISTRATOR}),
+    "egress.export_csv": _ADMINISTRATOR | _AUDITOR | _DATA_MANAGER,
+    "egress.export_signed": _ADMINISTRATOR | _AUDITOR | _DATA_MANAGER,
+    "account.page": EVERYBODY,
+    "account.change_password": EVERYBODY,
+    "account.second_factor": EVERYBODY,
+    "account.set_second_factor": EVERYBODY,
+    "account.remove_second_factor": EVERYBODY,
+    "account.end_other_sessions": EVERYBODY,
+    "members.page": EVERYBODY,
+    "privacy.page": EVERYBODY,
+    "policy.page": EVERYBODY,
+    "policy.rule": _ADMINISTRATOR,
+    "policy.change": _ADMINISTRATOR,
+    "audit.page": EVERYBODY,
+    "audit.verify": EVERYBODY,
+    "audit.export_csv": _ADMINISTRATOR | _AUDITOR,
+    "audit.export_signed": _ADMINISTRATOR | _AUDITOR,
+    "health.page": _ADMINISTRATOR | _AUDITOR,
+    "health.live": _ADMINISTRATOR | _AUDITOR,
+    "users.page": _ADMINISTRATOR,
+    "users.invite": _ADMINISTRATOR,
+    "users.account": _ADMINISTRATOR,
+    "users.change_role": _ADMINISTRATOR,
+    "users.lock": _ADMINISTRATOR,
+    "users.unlock": _ADMINISTRATOR,
+    "users.new_link": _ADMINISTRATOR,
+    "users.remove": _ADMINISTRATOR,
 }
 
 

@@ -10,7 +10,7 @@ from werkzeug.wrappers import Response
 
 from node_gui.context import COOKIE, parts, person, say
 from node_gui.sign_in import require_same
-from node_gui.staff import PASSWORD_LEAST, StaffRefusedError, new_totp_secret, totp_uri
+from node_gui.staff import PASSWORD_LEAST, StaffRefusedError, totp_uri
 
 blueprint = Blueprint("account", __name__, url_prefix="/account")
 
@@ -38,18 +38,17 @@ def change_password() -> Response | tuple[str, int]:
 @blueprint.get("/second-factor")
 def second_factor() -> str:
     """A fresh key as a QR code, and the form that proves that the app has it."""
-    return _second_factor(new_totp_secret())
+    return _second_factor()
 
 
 @blueprint.post("/second-factor")
 def set_second_factor() -> str | tuple[str, int]:
     """Ask for codes from now on; shows the recovery codes this once."""
     form = request.form
-    secret = form.get("secret", "")
     try:
-        codes = parts().staff.set_second_factor(g.session, form.get("password", ""), secret, form.get("code", ""))
+        codes = parts().staff.set_second_factor(g.session, form.get("password", ""), form.get("code", ""))
     except StaffRefusedError as error:
-        return _second_factor(secret, error), 400
+        return _second_factor(error), 400
     return render_template("account/codes.html", codes=codes)
 
 
@@ -77,7 +76,8 @@ def _page(error: StaffRefusedError | None = None) -> str:
     return render_template("account/page.html", error=error, sessions=sessions, least=PASSWORD_LEAST)
 
 
-def _second_factor(secret: str, error: StaffRefusedError | None = None) -> str:
+def _second_factor(error: StaffRefusedError | None = None) -> str:
+    secret = parts().staff.new_totp_secret(g.session)
     uri = totp_uri(secret, person().name, parts().home.name)
     drawing = segno.make(uri, error="m").svg_inline(border=2, scale=4, omitsize=True)
     return render_template("account/second_factor.html", error=error, secret=secret, drawing=Markup(drawing))  # noqa: S704

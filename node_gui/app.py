@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import os
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -188,7 +189,14 @@ def _explain_http(error: HTTPException) -> AnyResponse | tuple[str, int]:
 
 def _explain_defect(error: Exception) -> tuple[str, int]:
     reference = os.urandom(4).hex()
-    _log.exception("page failed", reference=reference, endpoint=request.endpoint, error=type(error).__name__)
+    # As text: a renderer that shows local variables would show passwords.
+    _log.error(
+        "page failed",
+        reference=reference,
+        endpoint=request.endpoint,
+        error=type(error).__name__,
+        traceback="".join(traceback.format_tb(error.__traceback__)),
+    )
     return _error_page(
         gettext("Something failed inside the node's GUI; nothing was changed."),
         gettext("Try again. If it stays, send the reference %(reference)s to the operator.", reference=reference),

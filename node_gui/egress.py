@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv as csv_format
-import io
-import json as json_format
+import json
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,8 +12,10 @@ from typing import Any
 from flask import Blueprint, Response, render_template, request
 from flask_babel import lazy_gettext as _
 
-from appliance.warden.history import UPDATES, EgressFilter, egress_text
+from appliance.warden.history import UPDATES, EgressFilter, History, egress_text
 from node_gui.context import governance, history
+from node_gui.exports import csv_file, download
+from node_gui.formats import iso
 from node_gui.forms import asked, day_of, offset, turn
 
 blueprint = Blueprint("egress", __name__, url_prefix="/what-left")
@@ -31,7 +31,18 @@ KINDS = {
     "pong": _("Sign of life"),
     "stopped": _("Stop confirmed"),
 }
-_COLUMNS = ("at", "recipient", "kind", "experiment_id", "round", "tensors", "norm", "size_bytes", "protected", "sha256")
+COLUMNS = (
+    "at (UTC)",
+    "recipient",
+    "kind",
+    "experiment",
+    "round",
+    "tensors",
+    "norm (L2)",
+    "size (bytes)",
+    "protected",
+    "sha256",
+)
 _TOTALS_SHOWN = 20
 
 
@@ -51,64 +62,52 @@ def page() -> str:
         totals_left_out=max(0, len(totals) - _TOTALS_SHOWN),
         sum_updates=sum(row["updates"] for row in totals),
         sum_bytes=sum(row["size_bytes"] for row in totals),
-        filters={name: value for name, value in request.args.items() if name != "page" and value},
+        filters={name: value for name, value in request.args.items() if name in _FILTERS and value},
         **turn(found),
     )
 
 
+_FILTERS = ("experiment", "recipient", "since", "until", "what")
+
+
 @blueprint.get("/what-left.csv")
-def csv() -> Response:
-    """The same lines as a table for a spreadsheet."""
-
-    def rows(wanted: EgressFilter) -> Iterator[str]:
-        yield _row(_COLUMNS)
-        for line in _lines(wanted):
-            yield _row([line[name] for name in _COLUMNS])
-
-    return _file("".join(rows(_wanted())), "text/csv", "csv")
+def export_csv() -> Response:
+    """The same lines for a spreadsheet."""
+    return csv_file(f"{_file_name()}.csv", COLUMNS, _rows(history(), _wanted()))
 
 
-@blueprint.get("/what-left.json")
-def json() -> Response:
-    """The same lines, signed by the node: whoever has the register can check that they are this hospital's."""
-    wanted = _wanted()
+@blueprint.get("/what-left.jsonl")
+def export_signed() -> Response:
+    """The same lines, the last one in the node's signature: it states how many there are, and their hash."""
+    book, wanted = history(), _wanted()
     names = ("experiment_id", "recipient", "since", "until", "updates_only")
     signed = governance().call("egress.export", **{name: getattr(wanted, name) for name in names})
-    lines = ",\n".join(map(egress_text, history().egress_lines(replace(wanted, up_to=signed["up_to"]))))
-    statement = json_format.dumps(signed["statement"])
-    return _file(f'{{"statement": {statement},\n"lines": [\n{lines}\n]}}\n', "application/json", "json")
+
+    def lines() -> Iterator[str]:
+        for line in book.egress_lines(replace(wanted, up_to=signed["up_to"])):
+            yield f"{egress_text(line)}\n"
+        yield json.dumps({"signature": signed["signature"]}) + "\n"
+
+    return download(lines(), f"{_file_name()}.jsonl", "application/jsonl")
 
 
 def _wanted() -> EgressFilter:
-    until = day_of(asked("until"))
-    since = day_of(asked("since"))
+    since, until = day_of(asked("since")), day_of(asked("until"))
     return EgressFilter(
-        experiment_id=asked("experiment") or None,
-        recipient=asked("recipient") or None,
+        experiment_id=asked("experiment")[:64] or None,
+        recipient=asked("recipient")[:64] or None,
         since=since.timestamp() if since else None,
         until=(until + timedelta(days=1)).timestamp() if until else None,
         updates_only=asked("what") != "all",
     )
 
 
-def _lines(wanted: EgressFilter) -> Iterator[dict[str, Any]]:
-    for line in history().egress_lines(wanted):
-        moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(line["at"]))
-        yield line | {"at": moment, "protected": "no" if line["kind"] in UPDATES else ""}
+def _rows(book: History, wanted: EgressFilter) -> Iterator[list[Any]]:
+    names = ("recipient", "kind", "experiment_id", "round", "tensors", "norm", "size_bytes")
+    for line in book.egress_lines(wanted):
+        is_protected = "no" if line["kind"] in UPDATES else ""
+        yield [iso(line["at"]), *(line[name] for name in names), is_protected, line["sha256"]]
 
 
-def _row(cells: Any) -> str:
-    out = io.StringIO()
-    csv_format.writer(out).writerow([_harmless(cell) for cell in cells])
-    return out.getvalue()
-
-
-def _harmless(cell: Any) -> Any:
-    """A text that a spreadsheet would take for a formula gets an apostrophe before it."""
-    is_formula = isinstance(cell, str) and cell[:1] in ("=", "+", "-", "@", "\t", "\r", "\n")
-    return f"'{cell}" if is_formula else cell
-
-
-def _file(text: str, kind: str, ending: str) -> Response:
-    name = f"what-left-{time.strftime('%Y-%m-%d')}.{ending}"
-    return Response(text, mimetype=kind, headers={"Content-Disposition": f'attachment; filename="{name}"'})
+def _file_name() -> str:
+    return f"what-left-{time.strftime('%Y-%m-%d')}"

@@ -18,7 +18,7 @@ _SIZES = ("B", "kB", "MB", "GB", "TB")
 
 def register(app: Flask) -> None:
     """Make the filters known to the templates."""
-    for function in (ago, exact, iso, span, size, count, day, spelt_out):
+    for function in (ago, clock, exact, iso, shortened, span, size, count, day, spelt_out):
         app.add_template_filter(function)
 
 
@@ -34,6 +34,17 @@ def exact(seconds: float) -> str:
     """A moment to the second, in this machine's time zone."""
     local = datetime.fromtimestamp(seconds).astimezone()
     return str(babel_datetime(local, "d MMMM y, HH:mm:ss", locale=get_locale())) + f" {local.tzname()}"
+
+
+def clock(seconds: float) -> str:
+    """The time of the day, as ``14:05:30 CET``."""
+    return datetime.fromtimestamp(seconds).astimezone().strftime("%H:%M:%S %Z")
+
+
+def shortened(text: str) -> str:
+    """A long hash or id by its beginning; anything else as it is."""
+    is_hash = len(text) >= 24 and all(c in "0123456789abcdef-" for c in text)
+    return f"{text[:10]}…" if is_hash else text
 
 
 def iso(seconds: float) -> str:

@@ -7,7 +7,19 @@ from dataclasses import dataclass
 from flask import Blueprint
 from flask_babel import lazy_gettext as _
 
-from node_gui import datasets, egress, experiments, plans
+from node_gui import (
+    account,
+    audit,
+    datasets,
+    egress,
+    experiments,
+    health,
+    members,
+    plans,
+    policy,
+    privacy,
+    users,
+)
 from node_gui.access import Role, may
 
 
@@ -30,12 +42,30 @@ ENTRIES = (
     Entry("datasets.page", _("Datasets")),
     Entry("experiments.page", _("Experiments")),
     Entry("egress.page", _("What left")),
+    Entry("policy.page", _("Policy")),
+    Entry("privacy.page", _("Privacy")),
+    Entry("members.page", _("Members")),
+    Entry("audit.page", _("Audit log")),
+    Entry("health.page", _("Health")),
+    Entry("users.page", _("Users")),
 )
 
 
 def blueprints() -> tuple[Blueprint, ...]:
     """The blueprints of all pages but Home and the sign-in."""
-    return (plans.blueprint, datasets.blueprint, experiments.blueprint, egress.blueprint)
+    return (
+        plans.blueprint,
+        datasets.blueprint,
+        experiments.blueprint,
+        egress.blueprint,
+        policy.blueprint,
+        privacy.blueprint,
+        members.blueprint,
+        audit.blueprint,
+        health.blueprint,
+        users.blueprint,
+        account.blueprint,
+    )
 
 
 def entries_for(role: Role) -> list[Entry]:

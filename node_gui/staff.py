@@ -65,6 +65,7 @@ _sessions = sa.Table(
     sa.Column("created_at", sa.Float, nullable=False),
     sa.Column("seen_at", sa.Float, nullable=False),
     sa.Column("browser", sa.Text, nullable=False),
+    sa.Column("new_totp_secret", sa.Text),  # shown as a QR code, and not yet proven to be in an app
     sa.Column("messages", sa.JSON, nullable=False, default=list),  # what the next page says: [kind, text]
 )
 _links = sa.Table(
@@ -432,13 +433,22 @@ class StaffBook:
             _end_sessions(connection, account.id)
             _note(connection, account.name, "account.password-changed", account.name)
 
-    def set_second_factor(self, session: Session, password: str, secret: str, code: str) -> list[str]:
+    def new_totp_secret(self, session: Session) -> str:
+        """The TOTP key (base32, 160 bits) that this session shall set; the same until it is set."""
+        here = _sessions.c.token_hash == session.id
+        with self._write() as connection:
+            secret = connection.scalar(sa.select(_sessions.c.new_totp_secret).where(here)) or pyotp.random_base32()
+            connection.execute(_sessions.update().where(here).values(new_totp_secret=secret))
+        return str(secret)
+
+    def set_second_factor(self, session: Session, password: str, code: str) -> list[str]:
         """Ask for a code of an authenticator app from now on; returns the recovery codes, shown this once.
 
         Raises:
             StaffRefusedError: The password or the code is wrong.
         """
         account = self._confirmed(session, password)
+        secret = self.new_totp_secret(session)
         step = self._step_of(secret, code)
         if step is None:
             raise StaffRefusedError("The code does not fit.", remedy="Enter the six digits that the app shows now.")
@@ -449,6 +459,8 @@ class StaffBook:
                 .where(_accounts.c.id == account.id)
                 .values(totp_secret=secret, totp_last_step=step, recovery_hashes=[_hash(code) for code in codes])
             )
+            here = _sessions.c.token_hash == session.id
+            connection.execute(_sessions.update().where(here).values(new_totp_secret=None))
             _note(connection, account.name, "account.second-factor-set", account.name)
         return codes
 
@@ -623,11 +635,6 @@ def require_password(password: str, name: str) -> None:
         )
 
 
-def new_totp_secret() -> str:
-    """A fresh TOTP key (base32, 160 bits)."""
-    return pyotp.random_base32()
-
-
 def totp_uri(secret: str, name: str, node: str) -> str:
     """What an authenticator app reads from the QR code."""
     return pyotp.TOTP(secret).provisioning_uri(name=name, issuer_name=f"FedWard {node}")
@@ -683,7 +690,7 @@ def _require_name(name: str) -> None:
 
 
 def _session_query() -> sa.Select[Any]:
-    columns = [column for column in _sessions.c if column.name not in {"created_at", "messages"}]
+    columns = [column for column in _sessions.c if column.name not in {"created_at", "messages", "new_totp_secret"}]
     opened = _sessions.c.created_at.label("opened_at")
     return sa.select(_accounts, *columns, opened).join_from(_sessions, _accounts)
 

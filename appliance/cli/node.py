@@ -70,7 +70,8 @@ def start(home: Home) -> None:
 def status(home: Home, person: Person) -> None:
     """Say what the node does at this moment."""
     state = _warden(home, person).call("node.status")
-    print_table(f"Node {state['member']}", ("", ""), ((k.replace("_", " "), v) for k, v in state.items()))
+    cells = ((name.replace("_", " "), moment(v) if name.endswith("_at") else v) for name, v in state.items())
+    print_table(f"Node {state['member']}", ("", ""), cells)
 
 
 @app.command()

@@ -95,6 +95,10 @@ class Signer:
         }
         return Signed(envelope, self._serialize(MESSAGE_TYPE, claims))
 
+    def sign_statement(self, typ: str, statement: dict[str, object]) -> str:
+        """A statement that is no message (JWS); its ``typ`` keeps it from being taken for one."""
+        return self._serialize(typ, statement)
+
     def redate(self, text: str) -> str:
         """A message of ours, written while our clock was ahead, as written now; its ``jti`` stays, so it acts once.
 

@@ -18,10 +18,8 @@ from sqlalchemy.dialects.sqlite import insert
 
 from appliance.protocol.envelope import Clock, Signed, Signer
 from appliance.protocol.errors import Code, FedWardError, TensorFileError
-from appliance.protocol.jose import sign_text, write_json
 from appliance.protocol.local.jobs import Progress
 from appliance.protocol.messages import SealedFile, Train, TrainReply
-from appliance.protocol.register import key_id
 from appliance.protocol.tensors import TensorFile, TensorSpec, data_bytes, most_header_bytes, require_finite
 from appliance.protocol.topics import parse_topic
 from appliance.transport.sqlite import Statement
@@ -38,7 +36,7 @@ ENGINE_NAMES = frozenset(
 )  # fmt: skip
 
 
-STATEMENT_TYPE = "fedward-egress+jws"
+EXPORT_TYPE = "fedward-egress-export+jws"
 MAX_VALUES = 16  # of one test
 SIGNIFICANT_DIGITS = 6
 
@@ -215,7 +213,7 @@ class EgressLog:
             wanted: Which lines; those of now, for more may leave while they are read.
 
         Returns:
-            ``statement``: the JWS; ``up_to``: the number of the last line.
+            ``signature``: the JWS; ``up_to``: the number of the last line.
         """
         up_to = connection.scalar(sa.select(sa.func.max(egress.c.id))) or 0
         wanted = replace(wanted, up_to=up_to)
@@ -233,8 +231,7 @@ class EgressLog:
             "size_bytes": size_bytes,
             "lines_sha256": digest.hexdigest(),
         }
-        kid = key_id(signer.member_id, signer.keys.public.identity)
-        return {"statement": sign_text(write_json(claims), signer.keys, typ=STATEMENT_TYPE, kid=kid), "up_to": up_to}
+        return {"signature": signer.sign_statement(EXPORT_TYPE, claims), "up_to": up_to}
 
     def _add_traffic(
         self, connection: sa.Connection, messages: Counter[tuple[str, str]], sizes: Counter[tuple[str, str]]

@@ -36,6 +36,7 @@ from appliance.warden.store import datasets, rounds
 SOCKET_NAME = "run/governance.sock"
 KEPT_WARM_S = 86_400.0  # longer than any runner keeps a child that waits
 PROBLEMS_SHOWN = 10
+AUDIT_EXPORT_TYPE = "fedward-audit-export+jws"
 _log = structlog.get_logger(__name__)
 
 
@@ -45,6 +46,7 @@ _Source = Annotated[str, Field(min_length=1, max_length=500_000)]
 _Path = Annotated[str, Field(max_length=4096)]
 _Description = Annotated[str, Field(max_length=2000)]
 _Tags = Annotated[tuple[Tag, ...], Field(min_length=1, max_length=16)]
+_Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 _Account = Annotated[str, Field(max_length=64)]
 # What the GUI may say of its own accounts.
 AccountEvent = Literal[
@@ -272,8 +274,12 @@ class Governance:
         return self.policy_show(staff)
 
     def policy_show(self, _staff: Staff) -> list[dict[str, Any]]:
-        """The rules in force, and who set each."""
-        return [{"name": r.name, "value": r.value, "set_by": r.set_by} for r in self._services.policy.rules()]
+        """The rules in force, who set each, and what the consortium demands at least (None: nothing)."""
+        policy = self._services.policy
+        return [
+            {"name": r.name, "value": r.value, "set_by": r.set_by, "floor": policy.floor(r.name)}
+            for r in policy.rules()
+        ]
 
     def experiment_stop(self, staff: Staff, experiment: str) -> dict[str, Any]:
         """End an experiment's work here, with all its processes."""
@@ -292,7 +298,7 @@ class Governance:
         """A statement on what left, in the node's signature; the lines themselves are read from the records.
 
         Returns:
-            ``statement``: a JWS over the hash of the lines' texts; ``up_to``: the number of the last of them.
+            ``signature``: a JWS over the hash of the lines' texts; ``up_to``: the number of the last of them.
         """
         wanted = EgressFilter(experiment_id, recipient, since, until, updates_only)
         services = self._services
@@ -316,6 +322,25 @@ class Governance:
             self._services.audit.write(connection, f"staff:{staff.name}", event, account, **(details or {}))
         return {}
 
+    def audit_sign(self, staff: Staff, sha256: _Sha256, lines: Annotated[int, Field(ge=0)]) -> dict[str, Any]:
+        """Sign an export of the audit log, so that whoever gets the file can check whose it is, unchanged.
+
+        That it holds what the log holds is its exporter's word, who stands in it; every line can be compared.
+
+        Args:
+            sha256: Of every byte of the file before the signature's own line.
+            lines: How many lines these are.
+
+        Returns:
+            ``signature``: a JWS (``fedward-audit-export+jws``) with the node's identity key.
+        """
+        services = self._services
+        details = {"sha256": sha256, "lines": lines}
+        statement = {"at": int(time.time()), "member": services.signer.member_id, "staff": staff.name, **details}
+        with services.store.write() as connection:
+            services.audit.write(connection, f"staff:{staff.name}", "audit.exported", sha256[:12], **details)
+        return {"signature": services.signer.sign_statement(AUDIT_EXPORT_TYPE, statement)}
+
     def node_status(self, _staff: Staff) -> dict[str, Any]:
         """What the node does at this moment; what was only counted until now stands in the records afterwards."""
         services = self._services
@@ -325,6 +350,8 @@ class Governance:
             "register_version": services.register.version,
             "running_rounds": self._queue.running,
             "messages_waiting": services.mailbox.waiting,
+            "is_connected": services.is_connected(),
+            "contact_at": services.contact_at,
             "plan_approval": services.policy.value("plan_approval"),
             "sandbox_required": services.policy.value("sandbox"),
         }

@@ -143,6 +143,10 @@ class Policy:
         """The value of the rule in force."""
         return self.rule(name).value
 
+    def floor(self, name: str) -> Any:
+        """What the consortium demands of a single rule at least; None when it leaves it to the site."""
+        return getattr(self._floor, name) if name in _TIGHTER else None
+
     def change(self, changes: Mapping[str, JsonValue], record: Callable[[sa.Connection], None]) -> None:
         """Put changes of the site's own rules into force, once they are committed.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -13,31 +14,71 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from appliance.protocol.errors import Code, FedWardError
+from appliance.protocol.register import sign_register
 from appliance.warden.store import Store
 from node_gui.access import Role
 from node_gui.app import create_app
+from node_gui.certificate import tls_files
 from node_gui.config import GuiConfig
 from node_gui.context import EXTENSION
 from node_gui.staff import StaffBook
+from tests.conftest import make_members
 
 FAST = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
 PASSWORD = "correct horse battery staple"
+_ADDRESSES = count()  # each its own: what comes from one is limited
 HTTPS = "https://node.test"
 STATUS = {
     "member": "north",
     "register_version": 3,
     "running_rounds": 0,
     "messages_waiting": 0,
+    "is_connected": True,
+    "contact_at": 1_770_000_000.0,
     "plan_approval": "required",
     "sandbox_required": "partial",
 }
+
+
+RULES = {
+    "plan_approval": "required",
+    "second_reviewer": False,
+    "minimum_samples": 20,
+    "maximum_round_s": 3600.0,
+    "maximum_value": 1e6,
+    "maximum_update_bytes": 4 << 30,
+    "gpu": "offer",
+    "secagg": "allowed",
+    "sandbox": "partial",
+}
+
+
+def rules(**changes: Any) -> list[dict[str, Any]]:
+    """The answer to ``policy.show``, with some of the site's own."""
+    return [
+        {"name": name, "value": changes.get(name, value), "set_by": "site" if name in changes else "release"}
+        | {"floor": None}
+        for name, value in RULES.items()
+    ]
+
+
+def answers() -> dict[str, Any]:
+    """What a warden answers that has nothing special to say."""
+    return {
+        "node.status": dict(STATUS),
+        "account.record": {},
+        "policy.show": rules(),
+        "policy.set": rules,
+        "node.sandbox": {"level": {}, "required": "partial", "lacking": []},
+        "audit.sign": {"signature": "a.b.c"},
+    }
 
 
 @dataclass
 class FakeWarden:
     """Answers as it was told, and remembers who called what."""
 
-    answers: dict[str, Any] = field(default_factory=lambda: {"node.status": dict(STATUS), "account.record": {}})
+    answers: dict[str, Any] = field(default_factory=answers)
     calls: list[tuple[str, str, dict[str, Any]]] = field(default_factory=list)
     is_down: bool = False
 
@@ -93,7 +134,7 @@ class Gui:
         if name not in {person.name for person in self.staff.people()}:
             self.add(role, name)
         browser = Browser(self.client())
-        browser.token = self.staff.sign_in(name, PASSWORD, "", address="127.0.0.1")
+        browser.token = self.staff.sign_in(name, PASSWORD, "", address=str(next(_ADDRESSES)))
         browser.client.set_cookie("__Host-fedward", browser.token, domain="node.test", secure=True)
         browser.csrf = self.staff.session(browser.token, is_touch=False).csrf
         return browser
@@ -116,10 +157,23 @@ class Browser:
         return self.client.post(path, base_url=HTTPS, data={"csrf": self.csrf} | form)
 
 
+def write_home(root: Path) -> None:
+    """A node's folder with register and certificates; the private keys are not there, for the GUI opens none."""
+    members = make_members()
+    endpoint = 'broker_host = "127.0.0.1"\nbroker_port = 8883\nrest_url = "https://127.0.0.1:8443"\n'
+    operator = members.operator.public.identity
+    (root / "member.toml").write_text(f'id = "north"\noperator = "{operator}"\n\n[[endpoints]]\n{endpoint}')
+    (root / "register.jws").write_text(sign_register(members.register, members.operator))
+    (root / "tls").mkdir()
+    for name in ("ca.pem", "cert.pem"):
+        (root / "tls" / name).write_bytes(tls_files(root, GuiConfig()).certificate.read_bytes())
+
+
 @pytest.fixture
 def make_gui(tmp_path: Path) -> Iterator[Callable[..., Gui]]:
-    """Makes a GUI over an empty store."""
+    """Makes a GUI over an empty store, in the folder of an enrolled node."""
     store = Store(tmp_path / "store")
+    write_home(tmp_path)
     made: list[Gui] = []
 
     def make(**settings: Any) -> Gui:

@@ -33,6 +33,8 @@ ROLE_DUTIES = {
 }
 
 _ADMINISTRATOR = frozenset({Role.ADMINISTRATOR})
+_DATA_MANAGER = frozenset({Role.DATA_MANAGER})
+_REVIEWER = frozenset({Role.REVIEWER})
 _AUDITOR = frozenset({Role.AUDITOR})
 EVERYBODY = frozenset(Role)
 
@@ -44,6 +46,34 @@ ALLOWED: dict[str, frozenset[Role]] = {
     "home.page": EVERYBODY,
     "home.live": EVERYBODY,
     "sign_in.leave": EVERYBODY,
+    "plans.page": EVERYBODY,
+    "plans.plan": EVERYBODY,
+    "plans.changes": EVERYBODY,
+    "plans.approve": _REVIEWER,
+    "plans.reject": _REVIEWER,
+    "plans.revoke": _REVIEWER,
+    "datasets.page": EVERYBODY,
+    "datasets.dataset": EVERYBODY,
+    "datasets.browse": _DATA_MANAGER,
+    "datasets.look": _DATA_MANAGER,
+    "datasets.add": _DATA_MANAGER,
+    "datasets.describe": _DATA_MANAGER,
+    "datasets.renew": _DATA_MANAGER,
+    "datasets.check": _DATA_MANAGER,
+    "datasets.suspend": _DATA_MANAGER,
+    "datasets.resume": _DATA_MANAGER,
+    "datasets.removal": _DATA_MANAGER,
+    "datasets.remove": _DATA_MANAGER,
+    "datasets.permit": _DATA_MANAGER,
+    "datasets.forbid": _DATA_MANAGER,
+    "experiments.page": EVERYBODY,
+    "experiments.live": EVERYBODY,
+    "experiments.experiment": EVERYBODY,
+    "experiments.experiment_live": EVERYBODY,
+    "experiments.stop": _ADMINISTRATOR | _DATA_MANAGER | _REVIEWER,
+    "egress.page": EVERYBODY,
+    "egress.export_csv": _ADMINISTRATOR | _AUDITOR | _DATA_MANAGER,
+    "egress.export_signed": _ADMINISTRATOR | _AUDITOR | _DATA_MANAGER,
     "account.page": EVERYBODY,
     "account.change_password": EVERYBODY,
     "account.second_factor": EVERYBODY,

@@ -35,7 +35,7 @@ def csv_file(name: str, columns: Sequence[str], rows: Iterable[Sequence[object]]
         for row in rows:
             yield _csv_line([defused(cell) for cell in row])
 
-    return _download(lines(), name, "text/csv; charset=utf-8")
+    return download(lines(), name, "text/csv; charset=utf-8")
 
 
 def signed_file(name: str, rows: Iterable[Mapping[str, Any]]) -> Response:
@@ -65,7 +65,7 @@ def signed_file(name: str, rows: Iterable[Mapping[str, Any]]) -> Response:
         signed = warden.call("audit.sign", sha256=digest.hexdigest(), lines=count)
         yield json.dumps(signed) + "\n"
 
-    return _download(lines(), name, "application/jsonl")
+    return download(lines(), name, "application/jsonl")
 
 
 def _csv_line(cells: Sequence[object]) -> str:
@@ -74,7 +74,8 @@ def _csv_line(cells: Sequence[object]) -> str:
     return line.getvalue()
 
 
-def _download(lines: Iterator[str], name: str, kind: str) -> Response:
+def download(lines: Iterator[str], name: str, kind: str) -> Response:
+    """A file that is written while it is sent; signs that UTF-8 has no word for are spelt out."""
     encoded = (line.encode("utf-8", "backslashreplace") for line in lines)
     response = Response(encoded, content_type=kind)
     response.headers["Content-Disposition"] = f'attachment; filename="{name}"'

@@ -11,6 +11,8 @@ from babel.numbers import format_decimal
 from flask import Flask
 from flask_babel import get_locale, gettext
 
+from appliance.protocol.wording import spelt_out
+
 # Chrome's sign stands in Edge's, and Safari's in both.
 _BROWSERS = (("Edg", "Edge"), ("Firefox", "Firefox"), ("Chrome", "Chrome"), ("Safari", "Safari"))
 _SYSTEMS = (
@@ -25,7 +27,7 @@ _SIZES = ("B", "kB", "MB", "GB", "TB")
 
 def register(app: Flask) -> None:
     """Make the filters known to the templates."""
-    for function in (ago, browser, clock, exact, iso, shortened, span, size, count, day):
+    for function in (ago, browser, clock, exact, iso, shortened, span, size, count, day, spelt_out):
         app.add_template_filter(function)
 
 

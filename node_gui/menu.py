@@ -7,7 +7,19 @@ from dataclasses import dataclass
 from flask import Blueprint
 from flask_babel import lazy_gettext as _
 
-from node_gui import account, audit, health, members, policy, privacy, users
+from node_gui import (
+    account,
+    audit,
+    datasets,
+    egress,
+    experiments,
+    health,
+    members,
+    plans,
+    policy,
+    privacy,
+    users,
+)
 from node_gui.access import Role, may
 
 
@@ -26,6 +38,10 @@ class Entry:
 
 ENTRIES = (
     Entry("home.page", _("Home")),
+    Entry("plans.page", _("Training plans")),
+    Entry("datasets.page", _("Datasets")),
+    Entry("experiments.page", _("Experiments")),
+    Entry("egress.page", _("What left")),
     Entry("policy.page", _("Policy")),
     Entry("privacy.page", _("Privacy")),
     Entry("members.page", _("Members")),
@@ -38,6 +54,10 @@ ENTRIES = (
 def blueprints() -> tuple[Blueprint, ...]:
     """The blueprints of all pages but Home and the sign-in."""
     return (
+        plans.blueprint,
+        datasets.blueprint,
+        experiments.blueprint,
+        egress.blueprint,
         policy.blueprint,
         privacy.blueprint,
         members.blueprint,

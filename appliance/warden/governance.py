@@ -28,7 +28,7 @@ from appliance.protocol.messages import ArgumentRange, Finite, Tag
 from appliance.protocol.register import Role
 from appliance.warden import datasets as dataset_states
 from appliance.warden.datasets import DatasetSpec, source_of
-from appliance.warden.history import find_plan
+from appliance.warden.history import EgressFilter, find_plan
 from appliance.warden.queue import RoundQueue
 from appliance.warden.services import Services
 from appliance.warden.store import datasets, rounds
@@ -284,6 +284,28 @@ class Governance:
     def experiment_stop(self, staff: Staff, experiment: str) -> dict[str, Any]:
         """End an experiment's work here, with all its processes."""
         return self._stop(staff, experiment)
+
+    def egress_export(
+        self,
+        staff: Staff,
+        *,
+        experiment_id: _Account | None = None,
+        recipient: _Account | None = None,
+        since: Finite | None = None,
+        until: Finite | None = None,
+        updates_only: bool = True,
+    ) -> dict[str, Any]:
+        """A statement on what left, in the node's signature; the lines themselves are read from the records.
+
+        Returns:
+            ``signature``: a JWS over the hash of the lines' texts; ``up_to``: the number of the last of them.
+        """
+        wanted = EgressFilter(experiment_id, recipient, since, until, updates_only)
+        services = self._services
+        with services.store.write() as connection:
+            statement = services.egress.statement(connection, services.signer, wanted)
+            services.audit.write(connection, f"staff:{staff.name}", "egress.exported", experiment_id or "")
+        return statement
 
     def account_record(
         self, staff: Staff, event: AccountEvent, account: _Account, *, details: dict[_Account, _Note] | None = None

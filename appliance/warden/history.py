@@ -95,6 +95,7 @@ class EgressFilter:
     Attributes:
         since: Seconds since the epoch, as for ``until``, which is not within.
         updates_only: Leave out the answers that carry no update.
+        up_to: The number of the last line; what left later is not meant.
     """
 
     experiment_id: str | None = None
@@ -102,6 +103,7 @@ class EgressFilter:
     since: float | None = None
     until: float | None = None
     updates_only: bool = True
+    up_to: int | None = None
 
     def conditions(self) -> list[sa.ColumnElement[bool]]:
         """The same for a query."""
@@ -110,6 +112,7 @@ class EgressFilter:
         found += [] if self.recipient is None else [egress.c.recipient == self.recipient]
         found += [] if self.since is None else [egress.c.at >= self.since]
         found += [] if self.until is None else [egress.c.at < self.until]
+        found += [] if self.up_to is None else [egress.c.id <= self.up_to]
         return found
 
 
@@ -531,6 +534,18 @@ def _audit_line(n: int, text: str, hash_: str) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError, RecursionError):
         pass
     return {"n": n, "text": text.encode("utf-8", "backslashreplace").decode(), "is_altered": True}
+
+
+def egress_text(line: dict[str, Any]) -> str:
+    """A line of the egress record as an export holds it and as its hash is taken: one text for one line."""
+    return json.dumps(line, separators=(",", ":"), sort_keys=True, ensure_ascii=False)
+
+
+def plan_standing(plan: dict[str, Any]) -> PlanState:
+    """Where a plan stands now: an approval ends by itself."""
+    state = PlanState(plan["state"])
+    has_ended = state is PlanState.APPROVED and plan["until"] is not None and plan["until"] <= time.time()
+    return PlanState.EXPIRED if has_ended else state
 
 
 def find_plan(connection: sa.Connection, prefix: str) -> dict[str, Any]:

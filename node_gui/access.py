@@ -29,7 +29,7 @@ ROLE_DUTIES = {
     Role.ADMINISTRATOR: _("Runs the node: people, policy, health. Decides on no data and on no plan."),
     Role.DATA_MANAGER: _("Decides which data may be trained on, and by whom."),
     Role.REVIEWER: _("Reads training plans, and approves or rejects them."),
-    Role.AUDITOR: _("Reads everything, changes nothing."),
+    Role.AUDITOR: _("Reads what happened and exports it; changes nothing."),
 }
 
 _ADMINISTRATOR = frozenset({Role.ADMINISTRATOR})

@@ -13,12 +13,21 @@ from flask_babel import get_locale, gettext
 
 from appliance.protocol.wording import spelt_out
 
+# Chrome's sign stands in Edge's, and Safari's in both.
+_BROWSERS = (("Edg", "Edge"), ("Firefox", "Firefox"), ("Chrome", "Chrome"), ("Safari", "Safari"))
+_SYSTEMS = (
+    ("Android", "Android"),
+    ("iPhone", "iPhone"),
+    ("Windows", "Windows"),
+    ("Mac OS", "macOS"),
+    ("Linux", "Linux"),
+)
 _SIZES = ("B", "kB", "MB", "GB", "TB")
 
 
 def register(app: Flask) -> None:
     """Make the filters known to the templates."""
-    for function in (ago, clock, exact, iso, shortened, span, size, count, day, spelt_out):
+    for function in (ago, browser, clock, exact, iso, shortened, span, size, count, day, spelt_out):
         app.add_template_filter(function)
 
 
@@ -34,6 +43,15 @@ def exact(seconds: float) -> str:
     """A moment to the second, in this machine's time zone."""
     local = datetime.fromtimestamp(seconds).astimezone()
     return str(babel_datetime(local, "d MMMM y, HH:mm:ss", locale=get_locale())) + f" {local.tzname()}"
+
+
+def browser(user_agent: str) -> str:
+    """A browser as people call it, as ``Firefox on Windows``; what it says of itself is only a hint."""
+    program = next((name for sign, name in _BROWSERS if sign in user_agent), "")
+    system = next((name for sign, name in _SYSTEMS if sign in user_agent), "")
+    if not program:
+        return str(gettext("another browser"))
+    return str(gettext("%(program)s on %(system)s", program=program, system=system)) if system else program
 
 
 def clock(seconds: float) -> str:

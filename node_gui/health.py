@@ -19,7 +19,7 @@ from node_gui.config import FILE_NAME, GuiConfig
 from node_gui.context import governance, node_status, parts
 
 blueprint = Blueprint("health", __name__, url_prefix="/health")
-SOON_S = 30 * 86_400.0
+SOON_S = 10 * 86_400.0
 DISK_LOW, MEMORY_LOW = 0.1, 0.08  # of the whole
 
 
@@ -36,7 +36,7 @@ class Certificate:
 
     @property
     def ends_soon(self) -> bool:
-        """Within a month."""
+        """Within ten days."""
         return self.ends_at - time.time() < SOON_S
 
 

@@ -62,7 +62,6 @@ TEXTS = {
     "maximum_value": RuleText(
         _("Largest number in an update"),
         _("An update with a larger number does not leave."),
-        unit=_("(no unit)"),
         read=float,
     ),
     "maximum_update_bytes": RuleText(
@@ -135,7 +134,7 @@ def worded(name: str, value: Any) -> str:
         if choice == value:
             return str(words)
     shown = text.show(value)
-    return f"{shown} {text.unit}" if text.show is count else shown
+    return f"{shown} {text.unit}".strip() if text.show is count else shown
 
 
 def _find(name: str) -> dict[str, Any]:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import threading
 
+import structlog
+
 from appliance.protocol.errors import Code, FedWardError
 from node_gui.context import parts
 
+_log = structlog.get_logger(__name__)
 _reporting = threading.Lock()
 
 
@@ -21,9 +24,9 @@ def report_waiting() -> None:
                     "account.record", event=event["event"], account=event["subject"], details=event["details"]
                 )
             except FedWardError as error:
-                if error.code is Code.NODE_NOT_RUNNING:
-                    return
-                raise
+                if error.code is not Code.ARGUMENT_INVALID:
+                    return  # the warden is down or its disk is full: it waits
+                _log.error("the audit log does not take this event", account_event=event["event"], reason=error.message)
             parts().staff.reported(event["id"])
     finally:
         _reporting.release()

@@ -38,6 +38,7 @@ ADDRESS_TRIES, ADDRESS_WINDOW_S = 30, 300.0
 FORGET_FAILURES_S = 86_400.0
 TOTP_STEP_S = 30
 RECOVERY_CODES = 8
+_WRITES = "staff_writes"
 _COMMON = frozenset({"password", "passwort", "motdepasse", "hospital", "administrator", "fedward", "qwertz", "qwerty"})
 
 _metadata = sa.MetaData()
@@ -200,7 +201,7 @@ class StaffBook:
 
     @contextmanager
     def _write(self) -> Iterator[sa.Connection]:
-        with self._engine.begin() as connection:
+        with self._engine.execution_options(**{_WRITES: True}).begin() as connection:
             yield connection
 
     def close(self) -> None:
@@ -646,9 +647,9 @@ def _open(path: Path) -> sa.Engine:
     path.chmod(0o600)
     engine = sa.create_engine(f"sqlite:///{path}", connect_args={"check_same_thread": False, "timeout": 10})
     sa.event.listen(engine, "connect", _prepare)
-    sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+    sa.event.listen(engine, "begin", _begin)
     try:
-        with engine.begin() as connection:
+        with engine.execution_options(**{_WRITES: True}).begin() as connection:
             version = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
             if version not in (0, SCHEMA):
                 raise ConfigurationError(f"{path} is of a newer release (schema {version}).", code=Code.STORE_CORRUPT)
@@ -664,6 +665,11 @@ def _prepare(connection: Any, _record: object) -> None:
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=FULL")
     connection.execute("PRAGMA foreign_keys=ON")
+
+
+def _begin(connection: sa.Connection) -> None:
+    # Two writers wait for each other instead of failing half-way; who reads waits for nobody.
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get(_WRITES) else "BEGIN")
 
 
 def _note(connection: sa.Connection, actor: str, event: str, subject: str, **details: str) -> None:

@@ -52,6 +52,7 @@ def page() -> str:
     wanted = _wanted()
     found = history().egress_page(wanted, offset=offset())
     totals = history().egress_totals(wanted)
+    shown = {row["experiment_id"] for row in (*found.rows, *totals[:_TOTALS_SHOWN])} - {None}
     return render_template(
         "egress/page.html",
         lines=found,
@@ -59,6 +60,7 @@ def page() -> str:
         updates=UPDATES,
         recipients=history().egress_recipients(),
         totals=totals[:_TOTALS_SHOWN],
+        names=history().experiment_names(shown),
         totals_left_out=max(0, len(totals) - _TOTALS_SHOWN),
         sum_updates=sum(row["updates"] for row in totals),
         sum_bytes=sum(row["size_bytes"] for row in totals),

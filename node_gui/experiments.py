@@ -97,12 +97,13 @@ def _one(experiment_id: str) -> dict[str, Any]:
     found = _with_state(history().experiment(experiment_id), _running())
     rounds = history().experiment_rounds(experiment_id)
     answered = [row for row in rounds if row["step"] == "replied"]
+    for row in rounds:
+        row["times"] = [(text, row["timing"][name]) for name, text in TIMES.items() if row["timing"].get(name, 0) >= 1]
     stopped = [row["ended_at"] for row in rounds if row["step"] == "stopped"]
     return {
         "experiment": found,
         "states": STATES,
         "steps": STEPS,
-        "times": TIMES,
         "rounds": rounds[-_ROUNDS_SHOWN:][::-1],
         "left_out": max(0, len(rounds) - _ROUNDS_SHOWN),
         "charts": _charts(answered),

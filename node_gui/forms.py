@@ -43,7 +43,7 @@ def end_of_day(name: str) -> float | None:
     Raises:
         FedWardError: It is no day.
     """
-    return None if (day := day_of(text(name))) is None else (day + timedelta(days=1)).timestamp()
+    return None if (day := day_of(text(name))) is None else (day + timedelta(days=1)).timestamp() - 1
 
 
 def day_of(value: str) -> datetime | None:

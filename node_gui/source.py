@@ -23,9 +23,12 @@ def lines_of(source: str) -> list[Markup]:
     if len(text) > COLOURED_AT_MOST:
         return [escape(line) for line in text.split("\n")]
     formatter = HtmlFormatter(nowrap=True, classprefix="py-")
-    # A span ends with its line, so that the lines can be taken apart. The last newline is the formatter's own.
-    html = highlight(text, PythonLexer(stripnl=False, ensurenl=False), formatter)
-    return [Markup(line) for line in html.removesuffix("\n").split("\n")]  # noqa: S704 - Pygments has escaped it
+    # A span ends with its line, so that the lines can be taken apart. Each ends with a newline, also the last.
+    html = highlight(f"{text}\n", PythonLexer(stripnl=False, ensurenl=False), formatter)
+    lines = [Markup(line) for line in html.removesuffix("\n").split("\n")]  # noqa: S704 - Pygments has escaped it
+    if len(lines) != text.count("\n") + 1:  # a number beside the wrong line would be worse than no colour
+        return [escape(line) for line in text.split("\n")]
+    return lines
 
 
 @dataclass(frozen=True)

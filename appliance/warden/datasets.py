@@ -67,10 +67,14 @@ class DatasetBook:
         Raises:
             FedWardError: DATASET_INVALID when it lies elsewhere or is not there.
         """
-        real = (self._data_folder / path).resolve()
+        try:
+            real = (self._data_folder / path).resolve()
+            is_there = real.exists()
+        except (OSError, ValueError, RuntimeError) as error:  # too long, no name at all, or links in a ring
+            raise self._elsewhere(f"{spelt_out(path[:100])} names no file.") from error
         if not real.is_relative_to(self._data_folder):
             raise self._elsewhere(f"{path} is outside the data folder {self._data_folder}.")
-        if not real.exists():
+        if not is_there:
             raise self._elsewhere(f"{path} is not in the data folder {self._data_folder}.")
         return real
 

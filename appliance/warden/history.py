@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -281,7 +281,7 @@ class History:
             by_id = rounds.c.experiment_id.startswith(search, autoescape=True)
             query = query.where(sa.or_(by_id, _contains(search, rounds.c.researcher)))
         if is_open is not None:
-            waiting = sa.func.sum(rounds.c.ended_at.is_(None))
+            waiting = sa.func.count().filter(rounds.c.ended_at.is_(None))
             query = query.having(waiting > 0 if is_open else waiting == 0)
         with self._read() as connection:
             page = _page(connection, query.order_by(sa.desc("last_accepted_at")), offset, size)
@@ -323,6 +323,17 @@ class History:
             row["norm"] = norms.get(row["round"]) if is_answered else None
         return found
 
+    def experiment_names(self, experiments: Collection[str]) -> dict[str, str]:
+        """The names of the plans that experiments ran last, by the experiments' ids."""
+        query = (
+            sa.select(rounds.c.experiment_id, plans.c.name)
+            .join(plans, plans.c.sha256 == rounds.c.plan_sha256)
+            .where(rounds.c.experiment_id.in_(experiments))
+            .group_by(rounds.c.experiment_id)
+        )
+        with self._read() as connection:
+            return {row.experiment_id: row.name for row in connection.execute(query)}
+
     def open_rounds(self) -> list[dict[str, Any]]:
         """The rounds that wait or run, in the order in which the node takes them up."""
         columns = (rounds.c.jti, rounds.c.experiment_id, rounds.c.round, rounds.c.accepted_at, rounds.c.researcher)
@@ -362,7 +373,7 @@ class History:
         query = (
             sa.select(
                 egress.c.experiment_id,
-                sa.func.sum(is_update).label("updates"),
+                sa.func.count().filter(is_update).label("updates"),
                 sa.func.count().label("messages"),
                 sa.func.sum(egress.c.size_bytes).label("size_bytes"),
                 sa.func.max(egress.c.at).label("last_at"),
@@ -450,7 +461,7 @@ def _experiments() -> sa.Select[Any]:
         sa.func.max(accepted_at).label("last_accepted_at"),
         sa.func.max(sa.func.coalesce(rounds.c.ended_at, accepted_at)).label("last_activity_at"),
         sa.func.count().label("requests"),
-        sa.func.sum(rounds.c.ended_at.is_(None)).label("open"),
+        sa.func.count().filter(rounds.c.ended_at.is_(None)).label("open"),
     ).group_by(rounds.c.experiment_id)
 
 

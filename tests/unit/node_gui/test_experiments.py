@@ -115,7 +115,9 @@ def test_filters_leave_out_what_is_not_meant(hospital: Hospital, auditor: Browse
     """By study, recipient and period."""
     for query in ("experiment=e-9", "recipient=mallory", "until=2001-01-01", "since=2099-01-01"):
         assert "Nothing fits." in auditor.get(f"/what-left/?{query}").text
-    assert auditor.get("/what-left/?experiment=e-1&recipient=alice&since=2001-01-01").text.count("inside its answer") == 2
+    assert (
+        auditor.get("/what-left/?experiment=e-1&recipient=alice&since=2001-01-01").text.count("inside its answer") == 2
+    )
 
 
 def test_answers_are_listed_when_they_are_asked_for(hospital: Hospital, auditor: Browser) -> None:

@@ -60,3 +60,13 @@ def test_what_does_not_exist_is_closed_too(gui: Gui) -> None:
     reply = gui.client().get("/nowhere", base_url=HTTPS)
 
     assert reply.location.startswith("/sign-in")
+
+
+def test_an_auditor_changes_nothing(gui: Gui) -> None:
+    """Whoever reads what others did must not be among them; the own account is theirs."""
+    auditor = gui.signed_in(Role.AUDITOR)
+    own = {"sign_in", "account"}
+    forms = [(e, p) for e, method, p in _rules(gui) if method == "POST" and e.split(".")[0] not in own]
+    answered = {endpoint for endpoint, path in forms if auditor.post(path).status_code != 403}
+
+    assert answered == {"audit.verify"}  # it only reads

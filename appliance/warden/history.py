@@ -163,9 +163,14 @@ class History:
 
     def dataset(self, name: str) -> dict[str, Any]:
         """The dataset of that id or name."""
-        found = [dataset for dataset in self.datasets() if name in (dataset["id"], dataset["name"])]
-        if not found:
-            raise FedWardError(f"There is no dataset '{name}' here.", code=Code.DATASET_UNKNOWN)
+        query = sa.select(datasets).where(sa.or_(datasets.c.id == name, datasets.c.name == name))
+        with self._read() as connection:
+            # An id before a name, as the warden reads it.
+            found = rows(connection, query.order_by(datasets.c.id != name))
+            if not found:
+                raise FedWardError(f"There is no dataset '{name}' here.", code=Code.DATASET_UNKNOWN)
+            granted = sa.select(permissions).where(permissions.c.dataset_id == found[0]["id"])
+            found[0]["permissions"] = rows(connection, granted.order_by(permissions.c.researcher))
         return found[0]
 
     def dataset_page(self, *, search: str = "", state: str | None = None, offset: int = 0, size: int = PAGE) -> Page:

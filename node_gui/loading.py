@@ -16,6 +16,7 @@ TYPES = ("number", "integer", "boolean", "category")
 MISSING = ("refuse", "drop", "mean", "median")
 COLUMNS_AT_MOST = 60  # a form with more is no form any more: the plan is pasted as TOML then
 _LEVELS_GUESSED = 6
+_YES_NO = (("yes", "no"), ("true", "false"), ("oui", "non"), ("ja", "nein"), ("y", "n"))
 
 
 @dataclass(frozen=True)
@@ -135,6 +136,10 @@ def _guess(name: str, cells: list[str], decimal: str) -> ColumnForm:
             return ColumnForm(name, True, name, "boolean")
         return ColumnForm(name, True, name, "integer" if whole else "number")
     words = sorted(set(filled))
+    for yes, no in _YES_NO:
+        if {word.lower() for word in words} == {yes, no}:
+            coding = ", ".join(f"{word} = {int(word.lower() == yes)}" for word in words)
+            return ColumnForm(name, True, name, "boolean", coding=coding)
     if 2 <= len(words) <= _LEVELS_GUESSED and len(words) < len(filled) and not any("," in word for word in words):
         return ColumnForm(name, True, name, "category", levels=", ".join(words))
     return ColumnForm(name, False, name, "number")

@@ -39,6 +39,7 @@ from appliance.warden.store import (
 PAGE = 50
 SCANNED_AT_MOST = 20_000  # audit lines that one search looks at before it says how far it came
 UPDATES = ("upload", "enclosed")  # what an update's line in the egress record is called
+_ALTERED_IN_A_ROW = 20  # lines that are looked at to find one that says when it was written
 _WAITS_S = 86_400.0  # how long an unfinished experiment without a round here counts as being between two
 # What the index plans_listed holds: no text is read for a list.
 _LISTED = (
@@ -521,20 +522,20 @@ def _first_line_at(connection: sa.Connection, at: float, last: int) -> int:
     low, high = 1, last + 1
     while low < high:
         middle = (low + high) // 2
-        query = sa.select(sa.cast(audit.c.text, sa.LargeBinary)).where(audit.c.n >= middle).order_by(audit.c.n).limit(1)
-        raw = connection.scalar(query) or b""
-        if _written_at(raw.decode("utf-8", "surrogateescape")) < at:
+        query = sa.select(sa.cast(audit.c.text, sa.LargeBinary)).where(audit.c.n >= middle).order_by(audit.c.n)
+        written = map(_written_at, connection.scalars(query.limit(_ALTERED_IN_A_ROW)))
+        if next((moment for moment in written if moment is not None), at) < at:
             low = middle + 1
         else:
             high = middle
     return low
 
 
-def _written_at(text: str) -> float:
+def _written_at(raw: bytes | None) -> float | None:
     try:
-        return float(json.loads(text)["at"])
+        return float(json.loads(raw or b"")["at"])
     except (ValueError, KeyError, TypeError, RecursionError):
-        return 0.0  # altered
+        return None  # altered
 
 
 def _audit_line(n: int, text: str, hash_: str) -> dict[str, Any]:

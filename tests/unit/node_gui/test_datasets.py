@@ -77,7 +77,7 @@ def test_a_file_becomes_a_dataset(hospital: Hospital, manager: Browser, dataset_
 def test_the_form_is_filled_in_from_the_first_rows(manager: Browser) -> None:
     """A newcomer corrects more easily than he invents."""
     page = manager.get("/datasets/look?path=trial.csv").text
-    assert 'value="no, yes"' in page
+    assert 'value="no = 0, yes = 1"' in page
     assert page.count(" checked") == 3
 
 

@@ -10,11 +10,15 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 
 from appliance.protocol.errors import Code, FedWardError
-from appliance.warden.store import FILE_NAME, Store, metadata, put_setting, settings
+from appliance.transport.sqlite import durable_engine, writing
+from appliance.warden import store as store_module
+from appliance.warden.store import FILE_NAME, Store, audit, metadata, plan_decisions, put_setting, rows, settings
 
 
 @pytest.fixture
@@ -159,3 +163,30 @@ def test_a_folder_may_have_any_name(tmp_path: Path) -> None:
     store = Store(tmp_path / "a b?mode=memory#c%20d")
     assert store.path.is_file()
     store.close()
+
+
+def test_what_an_older_release_decided_is_kept_by_the_upgrade(tmp_path: Path) -> None:
+    """Reviewers to come read it, and the audit log is searched by subject."""
+    engine = durable_engine(tmp_path / FILE_NAME)
+    config = Config()
+    config.set_main_option("script_location", str(Path(store_module.__file__).parent / "migrations"))
+    plan = {"sha256": "a" * 64, "name": "p", "description": "", "source": "x", "origin": "researcher"}
+    plan |= {"requested_by": "alice", "requested_at": 1.0, "asked_ranges": "[]", "state": "approved"}
+    plan |= {"reviewer": "Anna", "note": "read", "decided_at": 2.0, "ranges": '[{"name": "epochs", "maximum": 5.0}]'}
+    with writing(engine) as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        columns, values = ", ".join(plan), ", ".join(f":{name}" for name in plan)
+        connection.execute(sa.text(f"INSERT INTO plans ({columns}) VALUES ({values})"), plan)
+        for number, text in enumerate(['{"subject": "a"}', "no json"], 1):
+            row = {"n": number, "text": text, "hash": ""}
+            connection.execute(sa.text("INSERT INTO audit (n, text, hash) VALUES (:n, :text, :hash)"), row)
+    engine.dispose()
+
+    store = Store(tmp_path)
+    with store.read() as connection:
+        (kept,) = rows(connection, sa.select(plan_decisions))
+        subjects = list(connection.scalars(sa.select(audit.c.subject).order_by(audit.c.n)))
+    store.close()
+    assert (kept["staff"], kept["decision"], kept["ranges"][0]["maximum"]) == ("Anna", "approved", 5.0)
+    assert subjects == ["a", None]

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from flask import current_app, g
 
-from appliance.protocol.errors import Code, FedWardError
+from appliance.protocol.errors import FedWardError
 from appliance.warden.history import History
 from node_gui.config import GuiConfig
 from node_gui.staff import Person, StaffBook
@@ -90,13 +90,11 @@ def history() -> History:
 
 
 def node_status() -> dict[str, Any] | None:
-    """What the node does at this moment (``node.status``), asked once a request; None while the warden is down."""
+    """What the node does at this moment (``node.status``), asked once a request; None while the warden cannot say."""
     if "node_status" not in g:
         try:
             g.node_status = governance().call("node.status")
-        except FedWardError as error:
-            if error.code is not Code.NODE_NOT_RUNNING:
-                raise
+        except FedWardError:  # every page asks, also the one that says what went wrong
             g.node_status = None
     found: dict[str, Any] | None = g.node_status
     return found

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import typer
 
 from appliance.cli.console import console, explained, visible
 from appliance.cli.node import Home
 from appliance.warden.client import GovernanceClient
 from appliance.warden.governance import SOCKET_NAME
-from node_gui.serve import first_link, serve
 
 app = typer.Typer(no_args_is_help=True, help="The GUI in which this hospital's staff govern their node.")
 
@@ -22,6 +19,8 @@ def start(home: Home) -> None:
 
     Address, port and certificate stand in gui.toml in the node's folder. The node runs with or without it.
     """
+    from node_gui.serve import serve  # noqa: PLC0415 - not every machine has the GUI's libraries
+
     home = home.resolve()
     serve(home, lambda staff: GovernanceClient(home / SOCKET_NAME, staff=staff, via="gui"))
 
@@ -30,11 +29,9 @@ def start(home: Home) -> None:
 @explained
 def invite(home: Home) -> None:
     """Print a one-time link that makes an administrator's account; the one before it opens no more."""
-    _print_link(home.resolve())
+    from node_gui.serve import first_link  # noqa: PLC0415
 
-
-def _print_link(home: Path) -> None:
-    link = first_link(home)
+    link = first_link(home.resolve())
     console.print("Open this link in a browser; it makes an administrator's account, once:", soft_wrap=True)
     console.print(visible(link.address), soft_wrap=True)
     if link.fingerprint is not None:

@@ -335,3 +335,14 @@ def test_a_browser_is_called_as_people_call_it(gui: Gui, said: str, name: str) -
     """Somebody shall recognise the own computer in the list."""
     with gui.app.test_request_context():
         assert browser_name(said) == name
+
+
+def test_a_full_disk_is_said_on_a_page(gui: Gui) -> None:
+    """Also the page that says so asks the node how it is."""
+    full = FedWardError("the disk takes no more", code=Code.DISK_FULL)
+    gui.warden.answers |= {"node.status": full, "policy.show": full}
+
+    page = gui.signed_in(Role.ADMINISTRATOR).get("/policy/")
+
+    assert page.status_code == 400
+    assert "the disk takes no more" in page.text

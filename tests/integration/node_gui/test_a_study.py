@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,8 +24,8 @@ from tests.unit.node_gui.conftest import FAST, FakeWarden, Gui
 
 @pytest.fixture
 def gui(hospitals: Hospitals) -> Iterator[Gui]:
-    """The GUI of north, on its running node."""
-    home = hospitals.home("north")
+    """The GUI of south, on its running node; north's is another test's."""
+    home = hospitals.home("south")
 
     def governance(name: str) -> GovernanceClient:
         return GovernanceClient(home / SOCKET_NAME, staff=name, via="gui")
@@ -32,6 +33,7 @@ def gui(hospitals: Hospitals) -> Iterator[Gui]:
     app = create_app(GuiConfig(), governance, home, hasher=FAST)
     yield Gui(app, FakeWarden(), home)
     app.extensions[EXTENSION].close()
+    shutil.rmtree(home / "gui")  # its accounts: the hospital is everybody's
 
 
 def test_a_study_is_governed_in_the_browser_from_its_data_to_what_left(
@@ -39,15 +41,15 @@ def test_a_study_is_governed_in_the_browser_from_its_data_to_what_left(
 ) -> None:
     """No command line, and every step in the signed-in person's name."""
     mark = secrets.token_hex(4)
-    table = (hospitals.data("north") / "cells.csv").read_text()
-    (hospitals.data("north") / f"{mark}.csv").write_text(table)
+    table = (hospitals.data("south") / "cells.csv").read_text()
+    (hospitals.data("south") / f"{mark}.csv").write_text(table)
     manager = gui.signed_in(Role.DATA_MANAGER, f"Dora {mark}")
     reviewer = gui.signed_in(Role.REVIEWER, f"Rita {mark}")
 
     # A file of the data folder becomes a dataset that alice may use.
     assert f"{mark}.csv" in manager.get("/datasets/browse").text
     assert manager.get(f"/datasets/look?path={mark}.csv").status_code == 200
-    assert "285 rows" in manager.post("/datasets/look", path=f"{mark}.csv").text
+    assert "284 rows" in manager.post("/datasets/look", path=f"{mark}.csv").text
     added = manager.post("/datasets/add", path=f"{mark}.csv", name=f"study {mark}", tags=mark)
     assert added.status_code == 302, added.text
     dataset = added.location.split("#")[0]
@@ -57,8 +59,8 @@ def test_a_study_is_governed_in_the_browser_from_its_data_to_what_left(
     text = tmp_path / "plan.py"
     text.write_text(f"{PLAN.read_text()}\n# {mark}\n")
     experiment = hospitals.experiment(federation, tags=[mark], training_plan_file=text, round_limit=1)
-    experiment.request_approval(f"Study {mark}", nodes=["north"])
-    history = hospitals.history("north")
+    experiment.request_approval(f"Study {mark}", nodes=["south"])
+    history = hospitals.history("south")
 
     def asked() -> list[str]:
         page = history.plan_page(states=[PlanState.PENDING])
@@ -76,5 +78,5 @@ def test_a_study_is_governed_in_the_browser_from_its_data_to_what_left(
     assert f"study {mark}" in page
     left = manager.get(f"/what-left/?experiment={experiment.id}").text
     assert '<p class="figure">1</p>' in left
-    actors = {line["event"]: line["actor"] for line in hospitals.audit("north") if line["subject"] in (sha256, dataset)}
+    actors = {line["event"]: line["actor"] for line in hospitals.audit("south") if line["subject"] in (sha256, dataset)}
     assert actors["plan.approved"] == f"staff:Rita {mark}"

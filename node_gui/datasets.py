@@ -236,16 +236,13 @@ def _again(dataset_id: str, error: FedWardError) -> tuple[str, int]:
 def _dataset_page(dataset_id: str, error: FedWardError | None = None) -> str:
     found = history().dataset(dataset_id)
     lines = [line for line in history().audit_page(subject=found["id"], size=20).lines if not line["is_altered"]]
-    known = {row["researcher"] for row in history().open_rounds()} | {
-        permission["researcher"] for each in history().datasets() for permission in each["permissions"]
-    }
     return render_template(
         "datasets/dataset.html",
         dataset=found,
         states=STATES,
         type_names=TYPE_NAMES,
         events=[(line, _sentence(line)) for line in lines],
-        known=sorted(known),
+        known=history().researchers(),
         may_decide=may(person().role, "datasets.describe"),
         error=error,
     )

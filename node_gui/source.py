@@ -13,7 +13,7 @@ from pygments.lexers import PythonLexer
 from appliance.protocol.wording import spelt_out
 
 COLOURED_AT_MOST = 100_000  # characters; a longer text is shown in one colour
-COMPARED_AT_MOST = 20_000  # lines
+COMPARED_AT_MOST = 3000  # lines
 _CONTEXT = 3  # unchanged lines shown around a change
 
 

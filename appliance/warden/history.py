@@ -163,9 +163,14 @@ class History:
 
     def dataset(self, name: str) -> dict[str, Any]:
         """The dataset of that id or name."""
-        found = [dataset for dataset in self.datasets() if name in (dataset["id"], dataset["name"])]
-        if not found:
-            raise FedWardError(f"There is no dataset '{name}' here.", code=Code.DATASET_UNKNOWN)
+        query = sa.select(datasets).where(sa.or_(datasets.c.id == name, datasets.c.name == name))
+        with self._read() as connection:
+            # An id before a name, as the warden reads it.
+            found = rows(connection, query.order_by(datasets.c.id != name))
+            if not found:
+                raise FedWardError(f"There is no dataset '{name}' here.", code=Code.DATASET_UNKNOWN)
+            granted = sa.select(permissions).where(permissions.c.dataset_id == found[0]["id"])
+            found[0]["permissions"] = rows(connection, granted.order_by(permissions.c.researcher))
         return found[0]
 
     def dataset_page(self, *, search: str = "", state: str | None = None, offset: int = 0, size: int = PAGE) -> Page:
@@ -189,6 +194,12 @@ class History:
         for dataset in page.rows:
             dataset["permissions"] = [row for row in found if row["dataset_id"] == dataset["id"]]
         return page
+
+    def researchers(self) -> list[str]:
+        """Who has a permission here or asked for a plan."""
+        asked = sa.select(plans.c.requested_by).where(plans.c.origin == "researcher")
+        with self._read() as connection:
+            return sorted(set(connection.scalars(sa.union(sa.select(permissions.c.researcher), asked))))
 
     def plan_page(
         self, *, search: str = "", states: Sequence[PlanState] = (), offset: int = 0, size: int = PAGE
@@ -434,11 +445,12 @@ class History:
                 query = query.where(audit.c.subject == subject)
             lines: list[dict[str, Any]] = []
             searched_to, is_cut = 0, False
-            for n, raw, hash_ in connection.execution_options(yield_per=1000).execute(query.limit(SCANNED_AT_MOST + 1)):
-                text = (raw or b"").decode("utf-8", "surrogateescape")
-                if len(lines) == size or (searched_to and high - n >= SCANNED_AT_MOST and subject is None):
+            found = connection.execution_options(yield_per=1000).execute(query.limit(SCANNED_AT_MOST + 1))
+            for seen, (n, raw, hash_) in enumerate(found):
+                if len(lines) == size or seen == SCANNED_AT_MOST:
                     is_cut = True
                     break
+                text = (raw or b"").decode("utf-8", "surrogateescape")
                 searched_to = n
                 if needle in text.casefold():
                     lines.append(_audit_line(n, text, hash_))

@@ -257,6 +257,9 @@ def test_a_search_looks_at_so_many_lines_and_says_how_far_it_came(node: Node, mo
     assert (second.lines, second.older) == ([], 6)
     assert [line["n"] for line in history.audit_page(search='"w2"', before=second.older).lines] == [3]
 
+    monkeypatch.setattr("appliance.warden.history.SCANNED_AT_MOST", 4)
+    assert history.audit_page(subject="s1", search='"w1"').older == 14
+
 
 @pytest.mark.parametrize("text", ["no json", '{"n":2}', "", "\x00"])
 def test_a_line_that_was_altered_is_shown_as_one(node: Node, text: str) -> None:

@@ -3,8 +3,8 @@
     python -m tests.benchmarks.gui [--lines N]
 
 Fills a store with 200 datasets, 500 plans, 10 000 rounds and a million lines of audit log, opens each page 40 times and
-prints the median and the 95th percentile in milliseconds, and the processor time that a page takes. The warden is a fake
-that answers at once.
+prints the median and the 95th percentile in milliseconds, and the processor time that a page takes. The warden is a
+fake that answers at once.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from appliance.protocol.errors import FedWardError
+from appliance.protocol.wording import spelt_out
 
 console = Console()
 errors = Console(stderr=True)
@@ -51,8 +52,7 @@ def print_table(title: str, columns: Iterable[str], lines: Iterable[Iterable[obj
 
 def visible(text: str) -> Text:
     """A stranger's text as it is: no markup acts, and signs that steer a terminal or turn the writing are spelt out."""
-    shown = (c if c in "\n\t" or c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-    return Text("".join(shown))
+    return Text(spelt_out(text))
 
 
 def moment(seconds: float | None) -> str:

@@ -7,7 +7,7 @@ from importlib.metadata import version as installed_version
 import structlog
 import typer
 
-from appliance.cli import demo, doctor, network, node
+from appliance.cli import demo, doctor, gui, network, node
 from appliance.protocol.logs import ErrorStreamLogger
 
 app = typer.Typer(
@@ -18,10 +18,12 @@ app = typer.Typer(
     help=(
         "Federated learning for hospital consortia: models travel, patients' records do not.\n\n"
         "Start with **fedward demo**: four real hospitals on this machine, in two minutes.\n\n"
-        "At a hospital: **fedward node --help**. At the network host: **fedward network --help**."
+        "At a hospital: **fedward node --help** and **fedward gui --help**. "
+        "At the network host: **fedward network --help**."
     ),
 )
 app.add_typer(node.app, name="node")
+app.add_typer(gui.app, name="gui")
 app.add_typer(network.app, name="network")
 app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)

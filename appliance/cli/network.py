@@ -11,6 +11,7 @@ import typer
 from appliance.cli.console import explained
 from appliance.protocol import chain
 from appliance.protocol.errors import Code, ConfigurationError, FedWardError
+from appliance.protocol.words import six_words
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -66,6 +67,7 @@ def register_import(
     register = take(_read(file))
     typer.echo(f"Register version {register.version} of '{register.consortium}': {len(register.members)} members.")
     typer.echo(f"Digest: {register.digest()}")
+    typer.echo(f"In six words, as every member's GUI shows them: {' '.join(six_words(register.digest()))}")
 
 
 @app.command()

@@ -70,7 +70,8 @@ def start(home: Home) -> None:
 def status(home: Home, person: Person) -> None:
     """Say what the node does at this moment."""
     state = _warden(home, person).call("node.status")
-    print_table(f"Node {state['member']}", ("", ""), ((k.replace("_", " "), v) for k, v in state.items()))
+    cells = ((name.replace("_", " "), moment(v) if name.endswith("_at") else v) for name, v in state.items())
+    print_table(f"Node {state['member']}", ("", ""), cells)
 
 
 @app.command()
@@ -312,7 +313,7 @@ def plan_add(
     name: Annotated[str | None, typer.Option(help="What it is called.")] = None,
     description: Annotated[str, typer.Option(help="What it does.")] = "",
 ) -> None:
-    """Register a plan of the hospital's own; it is approved at once."""
+    """Register a plan of the hospital's own, which approves it."""
     try:
         source = file.read_bytes().decode("utf-8")  # line ends as they are: the exact text is what is approved
     except UnicodeDecodeError as error:
@@ -337,7 +338,10 @@ def plan_approve(
     """Permit a plan's exact text to run, with its arguments inside ranges if you give any."""
     ranges = None if range_ is None else [_range(text) for text in range_]
     answer = _warden(home, person).call("plan.approve", plan=plan, note=note, until=_end_of(until), ranges=ranges)
-    console.print(f"approved {answer['sha256']}")
+    if answer["is_approved"]:
+        console.print(f"approved {answer['sha256']}")
+    else:
+        console.print(f"noted as the first of two approvals: {answer['sha256']}")
 
 
 @plan_app.command("reject")

@@ -96,6 +96,10 @@ class Signer:
         }
         return Signed(envelope, self._serialize(MESSAGE_TYPE, claims))
 
+    def sign_statement(self, typ: str, statement: dict[str, object]) -> str:
+        """A statement that is no message (JWS); its ``typ`` keeps it from being taken for one."""
+        return self._serialize(typ, statement)
+
     def _later(self) -> int:
         """Now, and never earlier than what was signed before when the clock is set back by as little as others bear.
 

@@ -53,6 +53,7 @@ class Code(StrEnum):
     PLAN_UNKNOWN = "PLAN_UNKNOWN"
     PLAN_NOT_APPROVED = "PLAN_NOT_APPROVED"
     PLAN_INVALID = "PLAN_INVALID"
+    DECISION_STALE = "DECISION_STALE"
     ARGUMENT_INVALID = "ARGUMENT_INVALID"
     ARGUMENT_OUT_OF_RANGE = "ARGUMENT_OUT_OF_RANGE"
     POLICY_REFUSED = "POLICY_REFUSED"
@@ -118,6 +119,7 @@ REMEDIES: dict[Code, str] = {
     Code.PLAN_UNKNOWN: "Send the plan's text with experiment.request_approval(description).",
     Code.PLAN_NOT_APPROVED: "Ask the hospital to review the plan: 'fedward node plan list' shows it there.",
     Code.PLAN_INVALID: "Mend the plan at the line named and request approval of the new text.",
+    Code.DECISION_STALE: "Look at it as it is now, and decide again.",
     Code.ARGUMENT_INVALID: "Correct the argument named; what is allowed stands beside it.",
     Code.ARGUMENT_OUT_OF_RANGE: "Choose a value inside the range that the hospital approved.",
     Code.POLICY_REFUSED: "The rule named decided; 'fedward node policy' shows it at the hospital.",

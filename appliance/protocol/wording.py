@@ -14,6 +14,11 @@ def did_you_mean(wrong: str, known: Iterable[str]) -> str:
     return f" Did you mean '{by_folded[near[0]]}'?" if near else ""
 
 
+def spelt_out(text: str) -> str:
+    """A stranger's text on which no sign acts: what steers a terminal, turns the writing or is no letter is spelt."""
+    return "".join(c if c in "\n\t" or c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def shorten(value: object, limit: int = 40) -> str:
     """A value as Python writes it, cut to ``limit`` characters."""
     text = repr(value)

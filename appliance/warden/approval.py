@@ -1,7 +1,8 @@
 """Training plans and what the hospital's staff decided about them.
 
 A plan is its exact text; its SHA-256 is its name. An approval covers that text and the ranges of its arguments,
-may end by itself, and can be taken back at any moment.
+may end by itself, and can be taken back at any moment. Where the site asks for a second reviewer, it counts once two
+different people gave it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from appliance.protocol.messages import ArgumentRange, PlanApproval, PlanState
 from appliance.transport.sqlite import Statement
 from appliance.warden.audit import AuditLog
 from appliance.warden.policy import Policy
-from appliance.warden.store import plans
+from appliance.warden.store import plan_decisions, plans
 
 _BY_HASH = Statement(sa.select(plans).where(plans.c.sha256 == sa.bindparam("sha256")))
 PENDING_AT_MOST = 50  # a researcher's plans that wait for review; a text may have half a megabyte
@@ -29,6 +30,12 @@ class PlanNotApprovedError(FedWardError):
     """The plan's text is not among those that this node's staff approved."""
 
     code = Code.PLAN_NOT_APPROVED
+
+
+class DecisionStaleError(FedWardError):
+    """Somebody else decided since this was shown to whoever decides now."""
+
+    code = Code.DECISION_STALE
 
 
 class PlanBook:
@@ -56,7 +63,7 @@ class PlanBook:
         self._audit.write(connection, researcher, "plan.requested", sha256, name=asked.name)
 
     def add(self, connection: sa.Connection, staff: str, name: str, description: str, source: str) -> str:
-        """The hospital brings a plan of its own; it is approved at once. Returns its SHA-256."""
+        """The hospital brings a plan of its own, which is its approval by whoever brings it. Returns its SHA-256."""
         sha256 = _sha256(source)
         if self._find(connection, sha256) is None:
             self._insert(connection, name, description, source, staff, "hospital", ())
@@ -72,25 +79,52 @@ class PlanBook:
         note: str,
         until: float | None,
         ranges: Sequence[ArgumentRange] | None,
-    ) -> None:
-        """Permit the text to run.
+        shown: int | None = None,
+    ) -> bool:
+        """Permit the text to run, or be the first of two who do.
 
         Args:
             until: When the approval ends by itself (seconds since the epoch), or None.
-            ranges: What values its arguments may take; None takes over what the researcher proposed.
+            ranges: What values its arguments may take; None takes over what the researcher proposed, or, from the
+                second reviewer, what the first one gave.
+            shown: The revision of the plan that the reviewer saw; None decides on the plan whatever it is now.
+
+        Returns:
+            Whether the text may run now.
+
+        Raises:
+            DecisionStaleError: The plan is not as it was shown.
+            FedWardError: The approval would end in the past; the second reviewer is the first, or gives other terms.
         """
-        plan = self.require(connection, sha256)
+        plan = self._require_shown(connection, sha256, shown)
+        given = None if ranges is None else [r.model_dump(mode="json") for r in ranges]
+        first = plan["first_approval"]
+        if first is not None:
+            self._require_second(staff, first, given, until)
+            given, until = first["ranges"], first["until"]
         if until is not None and until <= self._clock():
             raise FedWardError("The approval would end in the past.", code=Code.ARGUMENT_INVALID)
-        given = plan["asked_ranges"] if ranges is None else [r.model_dump(mode="json") for r in ranges]
+        given = plan["asked_ranges"] if given is None else given
+        if first is None and self._policy.value("second_reviewer"):
+            kept = {"reviewer": staff, "at": self._clock(), "note": note, "until": until, "ranges": given}
+            self._change(connection, sha256, first_approval=kept)
+            self._record(connection, staff, sha256, "first-approved", note, until=until, ranges=given)
+            return False
         self._decide(connection, staff, sha256, PlanState.APPROVED, note, until=until, ranges=given)
+        return True
 
-    def reject(self, connection: sa.Connection, staff: str, sha256: str, *, note: str) -> None:
-        """Say no to the text."""
+    def reject(
+        self, connection: sa.Connection, staff: str, sha256: str, *, note: str, shown: int | None = None
+    ) -> None:
+        """Say no to the text; raises DecisionStaleError as ``approve``."""
+        self._require_shown(connection, sha256, shown)
         self._decide(connection, staff, sha256, PlanState.REJECTED, note)
 
-    def revoke(self, connection: sa.Connection, staff: str, sha256: str, *, note: str) -> None:
-        """Take an approval back; the caller ends what runs under it."""
+    def revoke(
+        self, connection: sa.Connection, staff: str, sha256: str, *, note: str, shown: int | None = None
+    ) -> None:
+        """Take an approval back; the caller ends what runs under it. Raises DecisionStaleError as ``approve``."""
+        self._require_shown(connection, sha256, shown)
         if self.standing(connection, sha256)[0] is not PlanState.APPROVED:
             raise FedWardError("Only an approved plan can be revoked.", code=Code.ARGUMENT_INVALID)
         self._decide(connection, staff, sha256, PlanState.REVOKED, note)
@@ -185,15 +219,56 @@ class PlanBook:
         sha256: str,
         state: PlanState,
         note: str,
-        **columns: Any,
+        **terms: Any,
     ) -> None:
-        self.require(connection, sha256)
-        connection.execute(
-            plans.update()
-            .where(plans.c.sha256 == sha256)
-            .values(state=state, reviewer=staff, note=note, decided_at=self._clock(), **columns)
+        self._change(
+            connection,
+            sha256,
+            state=state,
+            reviewer=staff,
+            note=note,
+            decided_at=self._clock(),
+            first_approval=sa.null(),
+            **terms,
         )
-        self._audit.write(connection, f"staff:{staff}", f"plan.{state}", sha256, note=note, **columns)
+        self._record(connection, staff, sha256, state, note, **terms)
+
+    def _change(self, connection: sa.Connection, sha256: str, **values: Any) -> None:
+        self.require(connection, sha256)
+        changed = plans.update().where(plans.c.sha256 == sha256)
+        connection.execute(changed.values(revision=plans.c.revision + 1, **values))
+
+    def _record(
+        self, connection: sa.Connection, staff: str, sha256: str, decision: str, note: str, **terms: Any
+    ) -> None:
+        """Keep a decision: for the reviewers to come, and in the audit log."""
+        line = {"sha256": sha256, "staff": staff, "at": self._clock(), "decision": decision, "note": note}
+        connection.execute(
+            plan_decisions.insert().values(**line, until=terms.get("until"), ranges=terms.get("ranges", []))
+        )
+        self._audit.write(connection, f"staff:{staff}", f"plan.{decision}", sha256, note=note, **terms)
+
+    def _require_shown(self, connection: sa.Connection, sha256: str, shown: int | None) -> dict[str, Any]:
+        plan = self.require(connection, sha256)
+        if shown is not None and plan["revision"] != shown:
+            who = (plan["first_approval"] or plan).get("reviewer") or "somebody"
+            raise DecisionStaleError(f"{who} decided on this plan since it was shown to you; nothing was changed.")
+        return plan
+
+    def _require_second(self, staff: str, first: dict[str, Any], ranges: list[Any] | None, until: float | None) -> None:
+        if staff.strip().casefold() == first["reviewer"].strip().casefold():
+            raise FedWardError(
+                "You gave the first of two approvals; somebody else gives the second.",
+                code=Code.POLICY_REFUSED,
+                rule=str(self._policy.rule("second_reviewer")),
+                remedy="Ask another reviewer to read the plan.",
+            )
+        if ranges not in (None, first["ranges"]) or until not in (None, first["until"]):
+            raise FedWardError(
+                "The second approval takes over the first one's end and ranges.",
+                code=Code.ARGUMENT_INVALID,
+                remedy="Approve it as the first reviewer did, or reject it with a note.",
+            )
 
 
 def _sha256(source: str) -> str:

@@ -15,7 +15,7 @@ from appliance.warden.store import audit
 
 _PAGE = 1000
 _LAST = Statement(sa.select(audit.c.n, audit.c.hash).order_by(audit.c.n.desc()).limit(1))
-_APPEND = Statement(audit.insert())
+_APPEND = Statement(audit.insert().values({name: sa.bindparam(name) for name in ("n", "text", "hash")}))
 
 
 class AuditLog:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import secrets
+import stat
 import time
 from pathlib import Path
 from typing import Any
@@ -14,11 +16,14 @@ from appliance.protocol.envelope import Clock
 from appliance.protocol.errors import Code, FedWardError
 from appliance.protocol.local.jobs import DatasetSource
 from appliance.protocol.messages import Column, DatasetInfo, Tag
+from appliance.protocol.wording import spelt_out
 from appliance.transport.sqlite import Statement
+from appliance.warden.approval import DecisionStaleError
 from appliance.warden.audit import AuditLog
 from appliance.warden.store import datasets, permissions, rows
 
 ACTIVE, SUSPENDED, CHANGED = "active", "suspended", "changed"
+LISTED_AT_MOST = 1000  # names of one folder
 _BY_ID = Statement(sa.select(datasets).where(datasets.c.id == sa.bindparam("dataset_id")))
 _BY_NAME = Statement(sa.select(datasets).where(datasets.c.name == sa.bindparam("name")))
 _PERMITTED = Statement(
@@ -62,12 +67,46 @@ class DatasetBook:
         Raises:
             FedWardError: DATASET_INVALID when it lies elsewhere or is not there.
         """
-        real = (self._data_folder / path).resolve()
+        try:
+            real = (self._data_folder / path).resolve()
+            is_there = real.exists()
+        except (OSError, ValueError, RuntimeError) as error:  # too long, no name at all, or links in a ring
+            raise self._elsewhere(f"{spelt_out(path[:100])} names no file.") from error
         if not real.is_relative_to(self._data_folder):
             raise self._elsewhere(f"{path} is outside the data folder {self._data_folder}.")
-        if not real.exists():
+        if not is_there:
             raise self._elsewhere(f"{path} is not in the data folder {self._data_folder}.")
         return real
+
+    def browse(self, folder: str) -> dict[str, Any]:
+        """The names in a folder of the data folder; no file is opened.
+
+        Hidden names are left out, and so is what is neither file nor folder. A link counts as what it leads to, if that
+        lies inside the data folder.
+
+        Returns:
+            ``folder``: its path below the data folder; ``entries``: each with ``name`` as it may be shown, ``path``
+            below the data folder (None when the name is not UTF-8), ``is_folder``, ``size_bytes``, ``modified_at``;
+            folders first. ``left_out``: how many more there are, links out among them.
+
+        Raises:
+            FedWardError: DATASET_INVALID when the folder lies elsewhere, is not there or cannot be listed.
+        """
+        real = self.locate(folder)
+        try:
+            names = sorted(name for name in os.listdir(real) if not name.startswith("."))  # noqa: PTH208 - names, not paths
+        except OSError as error:
+            raise FedWardError(
+                f"{folder or 'The data folder'}: {error.strerror}.", code=Code.DATASET_INVALID
+            ) from error
+        found = [entry for name in names[:LISTED_AT_MOST] if (entry := self._entry(real / name)) is not None]
+        found.sort(key=lambda entry: (not entry["is_folder"], entry["name"].casefold()))
+        below = real.relative_to(self._data_folder)
+        return {
+            "folder": "" if below == Path() else str(below),
+            "entries": found,
+            "left_out": len(names) - len(found),
+        }
 
     def add(self, connection: sa.Connection, staff: str, spec: DatasetSpec, report: dict[str, Any]) -> str:
         """Register a dataset that the runner has checked; returns its id.
@@ -102,10 +141,32 @@ class DatasetBook:
 
     def accept_files(self, connection: sa.Connection, staff: str, dataset_id: str, report: dict[str, Any]) -> None:
         """Take changed files as the dataset's new content; a suspended dataset stays suspended."""
-        values = {"rows": report["rows"], "columns": _columns(report), "fingerprint": report["fingerprint"]}
+        before = self._take(connection, dataset_id, report)["fingerprint"]
+        files = {"before": before, "fingerprint": report["fingerprint"]}
+        self._note(connection, staff, "dataset.accepted", dataset_id, **files)
+
+    def renew(
+        self, connection: sa.Connection, staff: str, dataset_id: str, source: DatasetSource, report: dict[str, Any]
+    ) -> None:
+        """A new version of the dataset: another file or another loading plan; its name and permissions stay.
+
+        Args:
+            source: The file and the loading plan that the runner checked.
+            report: What it found, as for ``add``.
+        """
+        plan = {"path": source.path, "loading_plan": source.loading_plan}
+        row = self._take(connection, dataset_id, report, **plan)
+        facts = {name: [row[name], now] for name, now in plan.items() if row[name] != now}
+        facts |= {"before": row["fingerprint"], "fingerprint": report["fingerprint"], "rows": report["rows"]}
+        self._note(connection, staff, "dataset.renewed", dataset_id, **facts)
+
+    def describe(
+        self, connection: sa.Connection, staff: str, dataset_id: str, *, description: str, tags: tuple[str, ...]
+    ) -> None:
+        """Say something else of a dataset to researchers, and let other words find it."""
+        values = {"description": description, "tags": sorted(set(tags))}
         self._update(connection, dataset_id, **values)
-        self._from_to(connection, dataset_id, CHANGED, ACTIVE)
-        self._note(connection, staff, "dataset.accepted", dataset_id, fingerprint=report["fingerprint"])
+        self._note(connection, staff, "dataset.described", dataset_id, **values)
 
     def confirm_files(self, connection: sa.Connection, staff: str, dataset_id: str) -> None:
         """The files are those registered, perhaps again: a dataset that was marked changed may be used."""
@@ -184,6 +245,18 @@ class DatasetBook:
             )
         return row
 
+    def require_shown(self, connection: sa.Connection, dataset_id: str, shown: int | None) -> dict[str, Any]:
+        """The dataset's row, as ``require`` gives it, if it still is in the revision that was shown.
+
+        Raises:
+            DatasetUnknownError: Not there.
+            DecisionStaleError: Somebody changed it since; None asks for no revision.
+        """
+        row = self.require(connection, dataset_id)
+        if shown is not None and row["revision"] != shown:
+            raise DecisionStaleError(f"'{row['name']}' was changed since it was shown to you; nothing was done.")
+        return row
+
     def require(self, connection: sa.Connection, dataset_id: str) -> dict[str, Any]:
         """The dataset's row, by its id or, for staff, by its name; raises DatasetUnknownError."""
         found = _BY_ID.first(connection, dataset_id=dataset_id)
@@ -198,11 +271,38 @@ class DatasetBook:
 
     def _from_to(self, connection: sa.Connection, dataset_id: str, before: str, after: str) -> None:
         is_so = sa.and_(datasets.c.id == dataset_id, datasets.c.state == before)
-        connection.execute(datasets.update().where(is_so).values(state=after))
+        connection.execute(datasets.update().where(is_so).values(state=after, revision=datasets.c.revision + 1))
+
+    def _take(self, connection: sa.Connection, dataset_id: str, report: dict[str, Any], **plan: Any) -> dict[str, Any]:
+        """Put the file that the runner read into the dataset's place; returns the row as it was."""
+        row = self.require(connection, dataset_id)
+        values = {"rows": report["rows"], "columns": _columns(report), "fingerprint": report["fingerprint"]}
+        self._update(connection, dataset_id, **values, **plan)
+        self._from_to(connection, dataset_id, CHANGED, ACTIVE)
+        return row
+
+    def _entry(self, path: Path) -> dict[str, Any] | None:
+        try:
+            real = path.resolve(strict=True)
+            facts = real.stat()
+        except (OSError, RuntimeError):  # a link to nowhere, or in a ring
+            return None
+        is_folder = stat.S_ISDIR(facts.st_mode)
+        if not real.is_relative_to(self._data_folder) or not (is_folder or stat.S_ISREG(facts.st_mode)):
+            return None
+        below = str(path.relative_to(self._data_folder))
+        return {
+            "name": spelt_out(path.name),
+            "path": below if _is_utf8(below) else None,
+            "is_folder": is_folder,
+            "size_bytes": None if is_folder else facts.st_size,
+            "modified_at": facts.st_mtime,
+        }
 
     def _update(self, connection: sa.Connection, dataset_id: str, **values: Any) -> None:
         row = self.require(connection, dataset_id)
-        connection.execute(datasets.update().where(datasets.c.id == row["id"]).values(**values))
+        changed = datasets.update().where(datasets.c.id == row["id"])
+        connection.execute(changed.values(revision=datasets.c.revision + 1, **values))
 
     def _drop_permission(self, connection: sa.Connection, dataset_id: str, researcher: str) -> None:
         connection.execute(
@@ -211,6 +311,14 @@ class DatasetBook:
 
     def _note(self, connection: sa.Connection, staff: str, event: str, dataset_id: str, **details: Any) -> None:
         self._audit.write(connection, f"staff:{staff}", event, dataset_id, **details)
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def source_of(row: dict[str, Any]) -> DatasetSource:

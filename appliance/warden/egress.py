@@ -8,18 +8,21 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 from pydantic import JsonValue
 from sqlalchemy.dialects.sqlite import insert
 
-from appliance.protocol.envelope import Clock, Signed
+from appliance.protocol.envelope import Clock, Signed, Signer
 from appliance.protocol.errors import Code, FedWardError, TensorFileError
 from appliance.protocol.messages import Reached, SealedFile, Train, TrainReply
 from appliance.protocol.tensors import TensorFile, TensorSpec, data_bytes, most_header_bytes, require_finite
 from appliance.protocol.topics import parse_topic
 from appliance.transport.sqlite import Statement
+from appliance.warden.history import EgressFilter, egress_text
 from appliance.warden.policy import Policy
 from appliance.warden.store import Store, egress, traffic
 
@@ -32,6 +35,7 @@ ENGINE_NAMES = frozenset(
 )  # fmt: skip
 
 
+EXPORT_TYPE = "fedward-egress-export+jws"
 MAX_VALUES = 16  # of one test
 SIGNIFICANT_DIGITS = 6
 
@@ -200,6 +204,33 @@ class EgressLog:
                 self._bytes.update(sizes)
                 self._later = later + self._later
             raise
+
+    def statement(self, connection: sa.Connection, signer: Signer, wanted: EgressFilter) -> dict[str, Any]:
+        """What the node says in its own signature of the lines that are meant: how many, and the hash of their texts.
+
+        Args:
+            wanted: Which lines; those of now, for more may leave while they are read.
+
+        Returns:
+            ``signature``: the JWS; ``up_to``: the number of the last line.
+        """
+        up_to = connection.scalar(sa.select(sa.func.max(egress.c.id))) or 0
+        wanted = replace(wanted, up_to=up_to)
+        query = sa.select(egress).where(*wanted.conditions()).order_by(egress.c.id)
+        digest, lines, size_bytes = hashlib.sha256(), 0, 0
+        for row in connection.execution_options(yield_per=1000).execute(query):
+            line = dict(row._mapping)  # noqa: SLF001 - SQLAlchemy's public name
+            digest.update(f"{egress_text(line)}\n".encode())
+            lines, size_bytes = lines + 1, size_bytes + line["size_bytes"]
+        claims = {
+            "node": signer.member_id,
+            "at": int(self._clock()),
+            "wanted": asdict(wanted),
+            "lines": lines,
+            "size_bytes": size_bytes,
+            "lines_sha256": digest.hexdigest(),
+        }
+        return {"signature": signer.sign_statement(EXPORT_TYPE, claims), "up_to": up_to}
 
     def _add_traffic(
         self, connection: sa.Connection, messages: Counter[tuple[str, str]], sizes: Counter[tuple[str, str]]

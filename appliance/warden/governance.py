@@ -24,24 +24,48 @@ from appliance.protocol.errors import Code, FedWardError
 from appliance.protocol.local.frames import Channel, listen
 from appliance.protocol.local.jobs import SANDBOX_LEVELS, DatasetSource, InspectJob
 from appliance.protocol.local.runner_client import RunnerError
-from appliance.protocol.messages import ArgumentRange, Finite
+from appliance.protocol.messages import ArgumentRange, Finite, Tag
 from appliance.protocol.register import Role
 from appliance.warden import datasets as dataset_states
 from appliance.warden.datasets import DatasetSpec, source_of
-from appliance.warden.history import find_plan
+from appliance.warden.history import EgressFilter, find_plan
 from appliance.warden.queue import RoundQueue
 from appliance.warden.services import Services
-from appliance.warden.store import rounds
+from appliance.warden.store import datasets, rounds
 
 SOCKET_NAME = "run/governance.sock"
 KEPT_WARM_S = 86_400.0  # longer than any runner keeps a child that waits
 PROBLEMS_SHOWN = 10
+AUDIT_EXPORT_TYPE = "fedward-audit-export+jws"
 _log = structlog.get_logger(__name__)
 
 
 _Name = Annotated[str, Field(min_length=1, max_length=128)]
 _Note = Annotated[str, Field(max_length=4000)]
 _Source = Annotated[str, Field(min_length=1, max_length=500_000)]
+_Path = Annotated[str, Field(max_length=4096)]
+_Description = Annotated[str, Field(max_length=2000)]
+_Tags = Annotated[tuple[Tag, ...], Field(min_length=1, max_length=16)]
+_Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+_Account = Annotated[str, Field(max_length=64)]
+# What the GUI may say of its own accounts.
+AccountEvent = Literal[
+    "account.signed-in",
+    "account.signed-out",
+    "account.refused",
+    "account.locked",
+    "account.unlocked",
+    "account.invited",
+    "account.created",
+    "account.roles-changed",
+    "account.disabled",
+    "account.enabled",
+    "account.removed",
+    "account.password-changed",
+    "account.second-factor-set",
+    "account.second-factor-removed",
+    "account.recovery-code-used",
+]
 
 
 class Staff(BaseModel):
@@ -106,19 +130,69 @@ class Governance:
         """Types, missing values and ranges of a file in the data folder, for staff."""
         return self._look(staff, path, loading_plan or {}, "profile")
 
-    def dataset_suspend(self, staff: Staff, dataset: str) -> dict[str, Any]:
+    def dataset_browse(self, _staff: Staff, *, folder: _Path = "") -> dict[str, Any]:
+        """The names in a folder of the data folder, and which of them are registered already."""
+        services = self._services
+        listing = services.datasets.browse(folder)
+        with services.store.read() as connection:
+            registered = {row.path: row.name for row in connection.execute(sa.select(datasets.c.path, datasets.c.name))}
+        for entry in listing["entries"]:
+            is_file = entry["path"] is not None and not entry["is_folder"]
+            entry["dataset"] = registered.get(str(services.datasets.locate(entry["path"]))) if is_file else None
+        return listing
+
+    def dataset_describe(
+        self, staff: Staff, dataset: str, *, description: _Description, tags: _Tags, shown: int | None = None
+    ) -> dict[str, Any]:
+        """Change what researchers are told of a dataset, and the words it is found by."""
+        services = self._services
+        with services.store.write() as connection:
+            row = services.datasets.require_shown(connection, dataset, shown)
+            services.datasets.describe(connection, staff.name, row["id"], description=description, tags=tags)
+        return {"dataset_id": row["id"]}
+
+    def dataset_renew(
+        self,
+        staff: Staff,
+        dataset: str,
+        *,
+        path: _Path | None = None,
+        loading_plan: dict[str, JsonValue] | None = None,
+        shown: int | None = None,
+    ) -> dict[str, Any]:
+        """A new version of a dataset, as a monthly export brings it; what runs on the old one ends.
+
+        Args:
+            path: The new file; None: the same as now.
+            loading_plan: How it is read; None: as before.
+        """
+        services = self._services
+        with services.store.read() as connection:
+            row = services.datasets.require_shown(connection, dataset, shown)
+        changes: dict[str, Any] = {"fingerprint": None}
+        changes |= {} if path is None else {"path": str(services.datasets.locate(path))}
+        changes |= {} if loading_plan is None else {"loading_plan": loading_plan}
+        source = source_of(row).model_copy(update=changes)
+        report = self._check(source)
+        with services.store.write() as connection:
+            services.datasets.require_shown(connection, row["id"], row["revision"])  # reading a file takes its time
+            services.datasets.renew(connection, staff.name, row["id"], source, report)
+        self._stop_where(staff, rounds.c.dataset_id == row["id"])
+        return {"dataset_id": row["id"], "before": row["fingerprint"], **report}
+
+    def dataset_suspend(self, staff: Staff, dataset: str, *, shown: int | None = None) -> dict[str, Any]:
         """Let no round use a dataset, and end those that do."""
-        return self._set_state(staff, dataset, dataset_states.SUSPENDED)
+        return self._set_state(staff, dataset, dataset_states.SUSPENDED, shown)
 
-    def dataset_resume(self, staff: Staff, dataset: str) -> dict[str, Any]:
+    def dataset_resume(self, staff: Staff, dataset: str, *, shown: int | None = None) -> dict[str, Any]:
         """Let a suspended dataset be used again."""
-        return self._set_state(staff, dataset, dataset_states.ACTIVE)
+        return self._set_state(staff, dataset, dataset_states.ACTIVE, shown)
 
-    def dataset_remove(self, staff: Staff, dataset: str) -> dict[str, Any]:
+    def dataset_remove(self, staff: Staff, dataset: str, *, shown: int | None = None) -> dict[str, Any]:
         """Forget a dataset; its files stay."""
         services = self._services
         with services.store.write() as connection:
-            row = services.datasets.require(connection, dataset)
+            row = services.datasets.require_shown(connection, dataset, shown)
             services.datasets.remove(connection, staff.name, row["id"])
         self._stop_where(staff, rounds.c.dataset_id == row["id"])
         return {"dataset_id": row["id"]}
@@ -146,7 +220,7 @@ class Governance:
     # Training plans
 
     def plan_add(self, staff: Staff, name: _Name, source: _Source, *, description: _Note = "") -> dict[str, Any]:
-        """Bring a plan of the hospital's own; approved at once."""
+        """Bring a plan of the hospital's own, which approves it."""
         with self._services.store.write() as connection:
             sha256 = self._services.plans.add(connection, staff.name, name, description, source)
         return {"sha256": sha256}
@@ -159,26 +233,33 @@ class Governance:
         note: _Note = "",
         until: Finite | None = None,
         ranges: tuple[ArgumentRange, ...] | None = None,
+        shown: int | None = None,
     ) -> dict[str, Any]:
-        """Permit a plan's exact text to run."""
+        """Permit a plan's exact text to run; where policy asks for two reviewers, the second one's word counts.
+
+        Args:
+            shown: The revision that the reviewer saw: a decision made meanwhile refuses this one.
+        """
         sha256 = self._plan(plan)
         with self._services.store.write() as connection:
-            self._services.plans.approve(connection, staff.name, sha256, note=note, until=until, ranges=ranges)
-        return {"sha256": sha256}
+            is_approved = self._services.plans.approve(
+                connection, staff.name, sha256, note=note, until=until, ranges=ranges, shown=shown
+            )
+        return {"sha256": sha256, "is_approved": is_approved}
 
-    def plan_reject(self, staff: Staff, plan: str, *, note: _Note = "") -> dict[str, Any]:
+    def plan_reject(self, staff: Staff, plan: str, *, note: _Note = "", shown: int | None = None) -> dict[str, Any]:
         """Say no to a plan, and end what runs of it."""
         sha256 = self._plan(plan)
         with self._services.store.write() as connection:
-            self._services.plans.reject(connection, staff.name, sha256, note=note)
+            self._services.plans.reject(connection, staff.name, sha256, note=note, shown=shown)
         self._stop_where(staff, rounds.c.plan_sha256 == sha256)
         return {"sha256": sha256}
 
-    def plan_revoke(self, staff: Staff, plan: str, *, note: _Note = "") -> dict[str, Any]:
+    def plan_revoke(self, staff: Staff, plan: str, *, note: _Note = "", shown: int | None = None) -> dict[str, Any]:
         """Take an approval back, and end what runs under it."""
         sha256 = self._plan(plan)
         with self._services.store.write() as connection:
-            self._services.plans.revoke(connection, staff.name, sha256, note=note)
+            self._services.plans.revoke(connection, staff.name, sha256, note=note, shown=shown)
         self._stop_where(staff, rounds.c.plan_sha256 == sha256)
         return {"sha256": sha256}
 
@@ -193,12 +274,72 @@ class Governance:
         return self.policy_show(staff)
 
     def policy_show(self, _staff: Staff) -> list[dict[str, Any]]:
-        """The rules in force, and who set each."""
-        return [{"name": r.name, "value": r.value, "set_by": r.set_by} for r in self._services.policy.rules()]
+        """The rules in force, who set each, and what the consortium demands at least (None: nothing)."""
+        policy = self._services.policy
+        return [
+            {"name": r.name, "value": r.value, "set_by": r.set_by, "floor": policy.floor(r.name)}
+            for r in policy.rules()
+        ]
 
     def experiment_stop(self, staff: Staff, experiment: str) -> dict[str, Any]:
         """End an experiment's work here, with all its processes."""
         return self._stop(staff, experiment)
+
+    def egress_export(
+        self,
+        staff: Staff,
+        *,
+        experiment_id: _Account | None = None,
+        recipient: _Account | None = None,
+        since: Finite | None = None,
+        until: Finite | None = None,
+        updates_only: bool = True,
+    ) -> dict[str, Any]:
+        """A statement on what left, in the node's signature; the lines themselves are read from the records.
+
+        Returns:
+            ``signature``: a JWS over the hash of the lines' texts; ``up_to``: the number of the last of them.
+        """
+        wanted = EgressFilter(experiment_id, recipient, since, until, updates_only)
+        services = self._services
+        with services.store.write() as connection:
+            statement = services.egress.statement(connection, services.signer, wanted)
+            services.audit.write(connection, f"staff:{staff.name}", "egress.exported", experiment_id or "")
+        return statement
+
+    def account_record(
+        self, staff: Staff, event: AccountEvent, account: _Account, *, details: dict[_Account, _Note] | None = None
+    ) -> dict[str, Any]:
+        """Write down what happened to an account of the GUI, which keeps them: the log is the node's.
+
+        Args:
+            staff: Who did it; for a sign-in that was refused, the name that was tried or the GUI itself.
+            account: Whose account it is.
+        """
+        if staff.via != "gui":
+            raise FedWardError("Only the GUI keeps accounts.", code=Code.STAFF_REFUSED)
+        with self._services.store.write() as connection:
+            self._services.audit.write(connection, f"staff:{staff.name}", event, account, **(details or {}))
+        return {}
+
+    def audit_sign(self, staff: Staff, sha256: _Sha256, lines: Annotated[int, Field(ge=0)]) -> dict[str, Any]:
+        """Sign an export of the audit log, so that whoever gets the file can check whose it is, unchanged.
+
+        That it holds what the log holds is its exporter's word, who stands in it; every line can be compared.
+
+        Args:
+            sha256: Of every byte of the file before the signature's own line.
+            lines: How many lines these are.
+
+        Returns:
+            ``signature``: a JWS (``fedward-audit-export+jws``) with the node's identity key.
+        """
+        services = self._services
+        details = {"sha256": sha256, "lines": lines}
+        statement = {"at": int(time.time()), "member": services.signer.member_id, "staff": staff.name, **details}
+        with services.store.write() as connection:
+            services.audit.write(connection, f"staff:{staff.name}", "audit.exported", sha256[:12], **details)
+        return {"signature": services.signer.sign_statement(AUDIT_EXPORT_TYPE, statement)}
 
     def node_status(self, _staff: Staff) -> dict[str, Any]:
         """What the node does at this moment; what was only counted until now stands in the records afterwards."""
@@ -209,6 +350,8 @@ class Governance:
             "register_version": services.register.version,
             "running_rounds": self._queue.running,
             "messages_waiting": services.mailbox.waiting,
+            "is_connected": services.is_connected(),
+            "contact_at": services.contact_at,
             "plan_approval": services.policy.value("plan_approval"),
             "sandbox_required": services.policy.value("sandbox"),
         }
@@ -255,10 +398,10 @@ class Governance:
                 what or error.message, code=error.code, remedy=remedy.removesuffix(f" ({error.code})")
             ) from error
 
-    def _set_state(self, staff: Staff, dataset: str, state: str) -> dict[str, Any]:
+    def _set_state(self, staff: Staff, dataset: str, state: str, shown: int | None) -> dict[str, Any]:
         services = self._services
         with services.store.write() as connection:
-            row = services.datasets.require(connection, dataset)
+            row = services.datasets.require_shown(connection, dataset, shown)
             if state == dataset_states.ACTIVE and row["state"] == dataset_states.CHANGED:
                 raise FedWardError("The dataset's files have changed.", code=Code.DATASET_CHANGED)
             services.datasets.set_state(connection, staff.name, row["id"], state)

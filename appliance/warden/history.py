@@ -1,13 +1,17 @@
 """Reading the node's store without being able to write it: what the command line and the GUI show.
 
-It works while the warden is down, so that history can always be looked at.
+It works while the warden is down, so that history can always be looked at. What the GUI shows a page at a time stays
+quick however long the node has run: an index answers it, or it looks at so many lines and says where it stopped.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+import json
+import time
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +20,101 @@ import sqlalchemy as sa
 from appliance.protocol import chain
 from appliance.protocol.errors import Code, FedWardError
 from appliance.protocol.messages import PlanState
+from appliance.protocol.rounds import FINAL_STEPS, RoundStep
 from appliance.transport.sqlite import reading_engine
 from appliance.warden.audit import audit_lines
-from appliance.warden.store import FILE_NAME, datasets, egress, permissions, plans, rounds, rows, traffic
+from appliance.warden.store import (
+    FILE_NAME,
+    audit,
+    datasets,
+    egress,
+    permissions,
+    plan_decisions,
+    plans,
+    rounds,
+    rows,
+    traffic,
+)
+
+PAGE = 50
+SCANNED_AT_MOST = 20_000  # audit lines that one search looks at before it says how far it came
+UPDATES = ("upload", "enclosed")  # what an update's line in the egress record is called
+_ALTERED_IN_A_ROW = 20  # lines that are looked at to find one that says when it was written
+_WAITS_S = 86_400.0  # how long an unfinished experiment without a round here counts as being between two
+# What the index plans_listed holds: no text is read for a list.
+_LISTED = (
+    plans.c.requested_at,
+    plans.c.sha256,
+    plans.c.name,
+    plans.c.origin,
+    plans.c.requested_by,
+    plans.c.state,
+    plans.c.reviewer,
+    plans.c.decided_at,
+    plans.c.until,
+    plans.c.revision,
+    plans.c.first_approval,
+)
+
+
+@dataclass(frozen=True)
+class Page:
+    """Some rows of a list.
+
+    Attributes:
+        rows: Those of this page.
+        total: How many the list has, over all pages.
+        offset: How many come before this page.
+        size: How many a page has at most.
+    """
+
+    rows: list[dict[str, Any]]
+    total: int
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True)
+class AuditPage:
+    """Some lines of the audit log, the newest first.
+
+    Attributes:
+        lines: What each line says; one that was altered has ``n``, ``text`` and ``is_altered`` alone.
+        searched_to: The number of the oldest line that was looked at; 0 when there was none.
+        older: Pass it as ``before`` to go on; None when there is nothing older to look at.
+    """
+
+    lines: list[dict[str, Any]]
+    searched_to: int
+    older: int | None
+
+
+@dataclass(frozen=True)
+class EgressFilter:
+    """Which of the lines of the egress record are meant; what is None does not matter.
+
+    Attributes:
+        since: Seconds since the epoch, as for ``until``, which is not within.
+        updates_only: Leave out the answers that carry no update.
+        up_to: The number of the last line; what left later is not meant.
+    """
+
+    experiment_id: str | None = None
+    recipient: str | None = None
+    since: float | None = None
+    until: float | None = None
+    updates_only: bool = True
+    up_to: int | None = None
+
+    def conditions(self) -> list[sa.ColumnElement[bool]]:
+        """The same for a query."""
+        found: list[sa.ColumnElement[bool]] = [egress.c.kind.in_(UPDATES)] if self.updates_only else []
+        found += [] if self.experiment_id is None else [egress.c.experiment_id == self.experiment_id]
+        found += [] if self.recipient is None else [egress.c.recipient == self.recipient]
+        found += [] if self.since is None else [egress.c.at >= self.since]
+        found += [] if self.until is None else [egress.c.at < self.until]
+        found += [] if self.up_to is None else [egress.c.id <= self.up_to]
+        return found
 
 
 class History:
@@ -44,6 +140,10 @@ class History:
         self._path = path
         self._engine = reading_engine(path)
 
+    def close(self) -> None:
+        """Let go of the file."""
+        self._engine.dispose()
+
     @contextmanager
     def _read(self) -> Iterator[sa.Connection]:
         try:
@@ -63,10 +163,87 @@ class History:
 
     def dataset(self, name: str) -> dict[str, Any]:
         """The dataset of that id or name."""
-        found = [dataset for dataset in self.datasets() if name in (dataset["id"], dataset["name"])]
-        if not found:
-            raise FedWardError(f"There is no dataset '{name}' here.", code=Code.DATASET_UNKNOWN)
+        query = sa.select(datasets).where(sa.or_(datasets.c.id == name, datasets.c.name == name))
+        with self._read() as connection:
+            # An id before a name, as the warden reads it.
+            found = rows(connection, query.order_by(datasets.c.id != name))
+            if not found:
+                raise FedWardError(f"There is no dataset '{name}' here.", code=Code.DATASET_UNKNOWN)
+            granted = sa.select(permissions).where(permissions.c.dataset_id == found[0]["id"])
+            found[0]["permissions"] = rows(connection, granted.order_by(permissions.c.researcher))
         return found[0]
+
+    def dataset_page(self, *, search: str = "", state: str | None = None, offset: int = 0, size: int = PAGE) -> Page:
+        """Datasets by name, each with its permissions.
+
+        Args:
+            search: Part of a name, a description or a tag.
+            state: ``active``, ``suspended`` or ``changed``.
+        """
+        query = sa.select(datasets).order_by(datasets.c.name, datasets.c.id)
+        if search:
+            wanted = _contains(search, datasets.c.name, datasets.c.description, sa.cast(datasets.c.tags, sa.Text))
+            query = query.where(wanted)
+        if state:
+            query = query.where(datasets.c.state == state)
+        with self._read() as connection:
+            page = _page(connection, query, offset, size)
+            ids = [dataset["id"] for dataset in page.rows]
+            granted = sa.select(permissions).where(permissions.c.dataset_id.in_(ids))
+            found = rows(connection, granted.order_by(permissions.c.researcher))
+        for dataset in page.rows:
+            dataset["permissions"] = [row for row in found if row["dataset_id"] == dataset["id"]]
+        return page
+
+    def researchers(self) -> list[str]:
+        """Who has a permission here or asked for a plan."""
+        asked = sa.select(plans.c.requested_by).where(plans.c.origin == "researcher")
+        with self._read() as connection:
+            return sorted(set(connection.scalars(sa.union(sa.select(permissions.c.researcher), asked))))
+
+    def plan_page(
+        self, *, search: str = "", states: Sequence[PlanState] = (), offset: int = 0, size: int = PAGE
+    ) -> Page:
+        """Plans without their texts, the newest request first; ``state`` is where a plan stands now.
+
+        Args:
+            search: Part of a name or of a requester's, or the beginning of a hash.
+            states: Where they shall stand: any of these; none means all.
+        """
+        has_ended = sa.and_(plans.c.state == PlanState.APPROVED, plans.c.until <= time.time())
+        standing = sa.case((sa.func.coalesce(has_ended, sa.false()), str(PlanState.EXPIRED)), else_=plans.c.state)
+        columns = [column for column in _LISTED if column is not plans.c.state]
+        query = sa.select(*columns, standing.label("state"))
+        if search:
+            is_hash = plans.c.sha256.startswith(search.lower(), autoescape=True)
+            query = query.where(sa.or_(_contains(search, plans.c.name, plans.c.requested_by), is_hash))
+        if states:
+            query = query.where(standing.in_([str(state) for state in states]))
+        with self._read() as connection:
+            return _page(connection, query.order_by(plans.c.requested_at.desc(), plans.c.sha256), offset, size)
+
+    def plan_decisions(self, name: str) -> list[dict[str, Any]]:
+        """What staff decided on all texts of that name, the latest first."""
+        query = (
+            sa.select(plan_decisions, plans.c.requested_by)
+            .join(plans, plans.c.sha256 == plan_decisions.c.sha256)
+            .where(plans.c.name == name)
+            .order_by(plan_decisions.c.id.desc())
+        )
+        with self._read() as connection:
+            return rows(connection, query.limit(PAGE))
+
+    def plan_before(self, plan: dict[str, Any]) -> dict[str, Any] | None:
+        """The plan of the same name that was approved last, beside this one; None if there is none."""
+        query = (
+            sa.select(plans)
+            .where(plans.c.name == plan["name"], plans.c.sha256 != plan["sha256"])
+            .where(plans.c.state == PlanState.APPROVED)
+            .order_by(plans.c.decided_at.desc())
+        )
+        with self._read() as connection:
+            found = rows(connection, query.limit(1))
+        return found[0] if found else None
 
     def plans(self) -> list[dict[str, Any]]:
         """All plans, the newest request first."""
@@ -81,21 +258,14 @@ class History:
     def plan_diff(self, prefix: str) -> str:
         """A plan's changes against the last approved plan of the same name (unified diff); empty if there is none."""
         plan = self.plan(prefix)
-        query = (
-            sa.select(plans)
-            .where(plans.c.name == plan["name"], plans.c.sha256 != plan["sha256"])
-            .where(plans.c.state == PlanState.APPROVED)
-            .order_by(plans.c.decided_at.desc())
-        )
-        with self._read() as connection:
-            before = rows(connection, query.limit(1))
-        if not before:
+        before = self.plan_before(plan)
+        if before is None:
             return ""
         return "".join(
             difflib.unified_diff(
-                before[0]["source"].splitlines(keepends=True),
+                before["source"].splitlines(keepends=True),
                 plan["source"].splitlines(keepends=True),
-                f"approved {before[0]['sha256'][:12]}",
+                f"approved {before['sha256'][:12]}",
                 f"{plan['state']} {plan['sha256'][:12]}",
             )
         )
@@ -106,6 +276,80 @@ class History:
         query = sa.select(*columns).order_by(rounds.c.accepted_at)
         if experiment_id is not None:
             query = query.where(rounds.c.experiment_id == experiment_id)
+        with self._read() as connection:
+            return rows(connection, query)
+
+    def experiment_page(
+        self, *, search: str = "", is_open: bool | None = None, offset: int = 0, size: int = PAGE
+    ) -> Page:
+        """Experiments, the one with the latest request first; each as ``experiment`` describes it.
+
+        Args:
+            search: The beginning of an id, or part of the researcher's.
+            is_open: Only those with, or only those without, a round that waits or runs here.
+        """
+        query = _experiments()
+        if search:
+            by_id = rounds.c.experiment_id.startswith(search, autoescape=True)
+            query = query.where(sa.or_(by_id, _contains(search, rounds.c.researcher)))
+        if is_open is not None:
+            waiting = sa.func.count().filter(rounds.c.ended_at.is_(None))
+            query = query.having(waiting > 0 if is_open else waiting == 0)
+        with self._read() as connection:
+            page = _page(connection, query.order_by(sa.desc("last_accepted_at")), offset, size)
+            for found in page.rows:
+                _describe(connection, found)
+        return page
+
+    def experiment(self, experiment_id: str) -> dict[str, Any]:
+        """What an experiment did here.
+
+        Returns:
+            ``experiment_id``, ``researcher``, ``began_at``, ``last_activity_at``, ``requests`` (how many rounds were
+            asked for), ``open`` (how many wait or run), of the latest request ``round``, ``round_limit``, ``step``,
+            ``accepted_at``, ``dataset_id``, ``dataset``, ``plan_sha256``, ``plan`` (names, None when unknown) and
+            ``samples`` of the last round that was answered; ``state``: ``open``, ``between`` (rounds), ``finished``,
+            ``stopped``, ``failed`` or ``quiet``.
+
+        Raises:
+            FedWardError: JOB_UNKNOWN: nothing of it was ever accepted here.
+        """
+        with self._read() as connection:
+            found = rows(connection, _experiments().where(rounds.c.experiment_id == experiment_id))
+            if not found:
+                raise FedWardError(f"No experiment '{experiment_id}' ran here.", code=Code.JOB_UNKNOWN)
+            return _describe(connection, found[0])
+
+    def experiment_rounds(self, experiment_id: str) -> list[dict[str, Any]]:
+        """An experiment's rounds, the oldest first, each with ``samples``, ``metrics`` and ``norm`` of its update."""
+        columns = [column for column in rounds.c if column.name not in ("request", "record")]
+        left = sa.select(egress.c.round, sa.func.max(egress.c.norm).label("norm"))
+        left = left.where(egress.c.experiment_id == experiment_id, egress.c.kind.in_(UPDATES))
+        with self._read() as connection:
+            query = sa.select(*columns).where(rounds.c.experiment_id == experiment_id)
+            found = rows(connection, query.order_by(rounds.c.accepted_at))
+            norms = {row["round"]: row["norm"] for row in rows(connection, left.group_by(egress.c.round))}
+        for row in found:
+            result, is_answered = row.pop("result"), row["step"] == RoundStep.REPLIED
+            row.update(_answered(result if is_answered else None))
+            row["norm"] = norms.get(row["round"]) if is_answered else None
+        return found
+
+    def experiment_names(self, experiments: Collection[str]) -> dict[str, str]:
+        """The names of the plans that experiments ran last, by the experiments' ids."""
+        query = (
+            sa.select(rounds.c.experiment_id, plans.c.name)
+            .join(plans, plans.c.sha256 == rounds.c.plan_sha256)
+            .where(rounds.c.experiment_id.in_(experiments))
+            .group_by(rounds.c.experiment_id)
+        )
+        with self._read() as connection:
+            return {row.experiment_id: row.name for row in connection.execute(query)}
+
+    def open_rounds(self) -> list[dict[str, Any]]:
+        """The rounds that wait or run, in the order in which the node takes them up."""
+        columns = (rounds.c.jti, rounds.c.experiment_id, rounds.c.round, rounds.c.accepted_at, rounds.c.researcher)
+        query = sa.select(*columns).where(rounds.c.step.not_in(sorted(FINAL_STEPS))).order_by(rounds.c.accepted_at)
         with self._read() as connection:
             return rows(connection, query)
 
@@ -122,6 +366,42 @@ class History:
         with self._read() as connection:
             return rows(connection, sa.select(egress).order_by(egress.c.id))
 
+    def egress_page(self, wanted: EgressFilter, *, offset: int = 0, size: int = PAGE) -> Page:
+        """What left, the latest first."""
+        query = sa.select(egress).where(*wanted.conditions()).order_by(egress.c.id.desc())
+        with self._read() as connection:
+            return _page(connection, query, offset, size)
+
+    def egress_lines(self, wanted: EgressFilter) -> Iterator[dict[str, Any]]:
+        """All of what left, the oldest first, one by one: an export has no length that memory must hold."""
+        with self._read() as connection:
+            query = sa.select(egress).where(*wanted.conditions()).order_by(egress.c.id)
+            for row in connection.execution_options(yield_per=PAGE).execute(query):
+                yield dict(row._mapping)  # noqa: SLF001 - SQLAlchemy's public name
+
+    def egress_totals(self, wanted: EgressFilter) -> list[dict[str, Any]]:
+        """For each experiment ``updates``, ``messages``, ``size_bytes`` and ``last_at``, the latest first."""
+        is_update = egress.c.kind.in_(UPDATES)
+        query = (
+            sa.select(
+                egress.c.experiment_id,
+                sa.func.count().filter(is_update).label("updates"),
+                sa.func.count().label("messages"),
+                sa.func.sum(egress.c.size_bytes).label("size_bytes"),
+                sa.func.max(egress.c.at).label("last_at"),
+            )
+            .where(*wanted.conditions())
+            .group_by(egress.c.experiment_id)
+            .order_by(sa.desc("last_at"))
+        )
+        with self._read() as connection:
+            return rows(connection, query)
+
+    def egress_recipients(self) -> list[str]:
+        """Everybody to whom something left."""
+        with self._read() as connection:
+            return list(connection.scalars(sa.select(egress.c.recipient).distinct().order_by(egress.c.recipient)))
+
     def traffic(self) -> list[dict[str, Any]]:
         """Messages on the line, by day, recipient and kind."""
         with self._read() as connection:
@@ -131,6 +411,165 @@ class History:
         """The audit log, line by line."""
         with self._read() as connection:
             yield from audit_lines(connection)
+
+    def audit_page(
+        self,
+        *,
+        search: str = "",
+        subject: str | None = None,
+        since: float | None = None,
+        until: float | None = None,
+        before: int | None = None,
+        size: int = PAGE,
+    ) -> AuditPage:
+        """Lines of the audit log, the newest first.
+
+        Looks at no more than ``SCANNED_AT_MOST`` lines at once and says how far it came. A period is found by the
+        lines' order: what was written while the machine's clock was set back may lie outside it.
+
+        Args:
+            search: A text that stands in the line, upper case or lower.
+            subject: What the lines are about: the id of an experiment or a dataset, a plan's hash, an account.
+            since: Seconds since the epoch, as for ``until``, which is not within.
+            before: The number of the line to begin before.
+        """
+        needle = search.casefold()
+        with self._read() as connection:
+            last = connection.scalar(sa.select(sa.func.max(audit.c.n))) or 0
+            low = 1 if since is None else _first_line_at(connection, since, last)
+            high = last if until is None else _first_line_at(connection, until, last) - 1
+            high = high if before is None else min(high, before - 1)
+            columns = (audit.c.n, sa.cast(audit.c.text, sa.LargeBinary), audit.c.hash)
+            query = sa.select(*columns).where(audit.c.n.between(low, high)).order_by(audit.c.n.desc())
+            if subject is not None:
+                query = query.where(audit.c.subject == subject)
+            lines: list[dict[str, Any]] = []
+            searched_to, is_cut = 0, False
+            found = connection.execution_options(yield_per=1000).execute(query.limit(SCANNED_AT_MOST + 1))
+            for seen, (n, raw, hash_) in enumerate(found):
+                if len(lines) == size or seen == SCANNED_AT_MOST:
+                    is_cut = True
+                    break
+                text = (raw or b"").decode("utf-8", "surrogateescape")
+                searched_to = n
+                if needle in text.casefold():
+                    lines.append(_audit_line(n, text, hash_))
+        return AuditPage(lines, searched_to, searched_to if is_cut else None)
+
+
+def _page(connection: sa.Connection, query: sa.Select[Any], offset: int, size: int) -> Page:
+    total = connection.scalar(sa.select(sa.func.count()).select_from(query.order_by(None).subquery())) or 0
+    return Page(rows(connection, query.limit(size).offset(offset)), total, offset, size)
+
+
+def _contains(text: str, *columns: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
+    return sa.or_(*(column.icontains(text, autoescape=True) for column in columns))
+
+
+def _experiments() -> sa.Select[Any]:
+    accepted_at = rounds.c.accepted_at
+    return sa.select(
+        rounds.c.experiment_id,
+        sa.func.min(accepted_at).label("began_at"),
+        sa.func.max(accepted_at).label("last_accepted_at"),
+        sa.func.max(sa.func.coalesce(rounds.c.ended_at, accepted_at)).label("last_activity_at"),
+        sa.func.count().label("requests"),
+        sa.func.count().filter(rounds.c.ended_at.is_(None)).label("open"),
+    ).group_by(rounds.c.experiment_id)
+
+
+def _describe(connection: sa.Connection, found: dict[str, Any]) -> dict[str, Any]:
+    """Add to an experiment what its latest request says, and where that leaves it."""
+    # A request is kept as JSON text inside a JSON column.
+    round_limit = sa.func.json_extract(sa.func.json_extract(rounds.c.request, "$"), "$.round_limit")
+    columns = (rounds.c.researcher, rounds.c.round, rounds.c.step, rounds.c.accepted_at, rounds.c.dataset_id)
+    latest = (
+        sa.select(*columns, rounds.c.plan_sha256, rounds.c.stop_reason, round_limit.label("round_limit"))
+        .where(rounds.c.experiment_id == found["experiment_id"])
+        .order_by(rounds.c.accepted_at.desc())
+    )
+    answered = (
+        sa.select(rounds.c.result)
+        .where(rounds.c.experiment_id == found["experiment_id"], rounds.c.step == RoundStep.REPLIED)
+        .order_by(rounds.c.round.desc(), rounds.c.accepted_at.desc())
+    )
+    found |= rows(connection, latest.limit(1))[0]
+    found["samples"] = _answered(connection.scalar(answered.limit(1)))["samples"]
+    found["plan"] = connection.scalar(sa.select(plans.c.name).where(plans.c.sha256 == found["plan_sha256"]))
+    found["dataset"] = _dataset_name(connection, found["dataset_id"])
+    found["state"] = _state(found)
+    return found
+
+
+def _dataset_name(connection: sa.Connection, dataset_id: str) -> str | None:
+    """A dataset's name; of one that was removed, as the log remembers it."""
+    name = connection.scalar(sa.select(datasets.c.name).where(datasets.c.id == dataset_id))
+    if name is not None:
+        return str(name)
+    for text in connection.scalars(sa.select(audit.c.text).where(audit.c.subject == dataset_id).order_by(audit.c.n)):
+        line = json.loads(text)
+        if line["event"] == "dataset.added":
+            return str(line["details"]["name"])
+    return None
+
+
+def _state(found: dict[str, Any]) -> str:
+    if found["open"]:
+        return "open"
+    if found["step"] != RoundStep.REPLIED:
+        return str(found["step"])  # stopped or failed
+    if found["round_limit"] is not None and found["round"] >= found["round_limit"]:
+        return "finished"
+    return "between" if found["last_activity_at"] > time.time() - _WAITS_S else "quiet"
+
+
+def _answered(result: dict[str, Any] | None) -> dict[str, Any]:
+    """What a round's answer said of it; nothing for one that has none, or was answered by an older release."""
+    reply = json.loads(result["reply"]) if result else {}
+    return {"samples": reply.get("sample_count"), "metrics": reply.get("metrics", [])}
+
+
+def _first_line_at(connection: sa.Connection, at: float, last: int) -> int:
+    """The number of the first line that was written at ``at`` or later; one behind the last if there is none."""
+    low, high = 1, last + 1
+    while low < high:
+        middle = (low + high) // 2
+        query = sa.select(sa.cast(audit.c.text, sa.LargeBinary)).where(audit.c.n >= middle).order_by(audit.c.n)
+        written = map(_written_at, connection.scalars(query.limit(_ALTERED_IN_A_ROW)))
+        if next((moment for moment in written if moment is not None), at) < at:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+def _written_at(raw: bytes | None) -> float | None:
+    try:
+        return float(json.loads(raw or b"")["at"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None  # altered
+
+
+def _audit_line(n: int, text: str, hash_: str) -> dict[str, Any]:
+    try:
+        line = json.loads(text)
+        if chain.digest(text) == hash_ and line["n"] == n:
+            return {**line, "is_altered": False}
+    except (ValueError, KeyError, TypeError, RecursionError):
+        pass
+    return {"n": n, "text": text.encode("utf-8", "backslashreplace").decode(), "is_altered": True}
+
+
+def egress_text(line: dict[str, Any]) -> str:
+    """A line of the egress record as an export holds it and as its hash is taken: one text for one line."""
+    return json.dumps(line, separators=(",", ":"), sort_keys=True, ensure_ascii=False)
+
+
+def plan_standing(plan: dict[str, Any]) -> PlanState:
+    """Where a plan stands now: an approval ends by itself."""
+    state = PlanState(plan["state"])
+    has_ended = state is PlanState.APPROVED and plan["until"] is not None and plan["until"] <= time.time()
+    return PlanState.EXPIRED if has_ended else state
 
 
 def find_plan(connection: sa.Connection, prefix: str) -> dict[str, Any]:

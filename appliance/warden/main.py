@@ -81,6 +81,7 @@ class Warden:
             rest=RestClient(endpoint.rest_url, home.tls, signer),
             runner=RunnerClient(config.runner_socket),
             spool=home.folder("spool"),
+            is_connected=lambda: self._link.is_up,
         )
         self._queue = RoundQueue(self._services, config.concurrent_rounds, on_step)
         self._desk = Desk(self._services, self._queue)
@@ -112,6 +113,7 @@ class Warden:
             if isinstance(event, Arrived):
                 self._desk.handle(event)
             elif isinstance(event, LinkUp):
+                self._services.contact_at = time.time()
                 self._services.mailbox.repeat_all()
                 self._next_heartbeat = 0.0
         self._services.mailbox.repeat_due()
@@ -146,6 +148,8 @@ class Warden:
         """Say that we live, and do the housekeeping that has no other hour."""
         self._next_heartbeat = time.monotonic() + self._heartbeat_s
         services = self._services
+        if self._link.is_up:
+            services.contact_at = time.time()
         services.mailbox.send_once(CONSORTIUM, Heartbeat(every_s=self._heartbeat_s, running_rounds=self._queue.running))
         try:
             self._desk.tick()

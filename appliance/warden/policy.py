@@ -38,6 +38,8 @@ class Rules(BaseModel):
 
     Attributes:
         plan_approval: Whether only plans that staff approved may run.
+        second_reviewer: Whether an approval counts only once two different people gave it. It is asked when an approval
+            is given: those that were given before the rule stay.
         minimum_samples: Training records below which no round runs and no update leaves, after the split.
         maximum_round_s: Seconds that a round's training may take.
         maximum_value: The largest size of a number in an update.
@@ -52,6 +54,7 @@ class Rules(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     plan_approval: Literal["required", "off"] | None = None
+    second_reviewer: bool | None = None
     minimum_samples: int | None = Field(default=None, ge=1)
     maximum_round_s: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     maximum_value: float | None = Field(default=None, gt=0, allow_inf_nan=False)
@@ -65,6 +68,7 @@ class Rules(BaseModel):
 
 RELEASE = Rules(
     plan_approval="required",
+    second_reviewer=False,
     minimum_samples=20,
     maximum_round_s=3600,
     maximum_value=1e6,
@@ -77,6 +81,7 @@ RELEASE = Rules(
 # How two parties' values of a rule become one. A rule that is no matter of strictness is the site's own.
 _TIGHTER: dict[str, Callable[[Any, Any], Any]] = {
     "plan_approval": lambda a, b: "required" if "required" in (a, b) else "off",
+    "second_reviewer": lambda a, b: a or b,
     "minimum_samples": max,
     "maximum_round_s": min,
     "maximum_value": min,
@@ -137,6 +142,10 @@ class Policy:
     def value(self, name: str) -> Any:
         """The value of the rule in force."""
         return self.rule(name).value
+
+    def floor(self, name: str) -> Any:
+        """What the consortium demands of a single rule at least; None when it leaves it to the site."""
+        return getattr(self._floor, name) if name in _TIGHTER else None
 
     def change(self, changes: Mapping[str, JsonValue], record: Callable[[sa.Connection], None]) -> None:
         """Put changes of the site's own rules into force, once they are committed.

@@ -471,7 +471,8 @@ class Round:
             record=record or self._row["record"],
             # What was enclosed has served: parameters with every round would outgrow the store.
             request=self._request.model_dump_json(exclude={"parameters": {"content"}}),
-            result=None,  # it may enclose the update, which the outbox holds for as long as it must
+            # Not the update, which the outbox holds for as long as it must.
+            result=self._row["result"] and {"reply": self._row["result"]["reply"]},
         )
 
     def _state(self, connection: sa.Connection) -> dict[str, Any]:

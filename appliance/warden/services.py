@@ -29,6 +29,8 @@ class Services:
     Attributes:
         read_register: Gives the membership register of the moment; the operator may have issued a new one.
         spool: Where files wait that are on their way in or out.
+        is_connected: Says whether the line to the broker stands.
+        contact_at: When it was last seen to stand, in seconds since the epoch; None: not since the start.
     """
 
     signer: Signer
@@ -43,6 +45,8 @@ class Services:
     rest: RestClient
     runner: RunnerClient
     spool: Path
+    is_connected: Callable[[], bool] = lambda: False
+    contact_at: float | None = None
 
     @property
     def register(self) -> Register:

@@ -39,6 +39,11 @@ def _text(name: str, *, nullable: bool = False) -> sa.Column[str]:
     return sa.Column(name, sa.Text, nullable=nullable)
 
 
+def _revision() -> sa.Column[int]:
+    """Counts what people changed, so that a decision on what is not there any more can be refused."""
+    return sa.Column("revision", sa.Integer, nullable=False, server_default="0")
+
+
 settings = sa.Table("settings", metadata, sa.Column("name", sa.Text, primary_key=True), _text("value"))
 
 datasets = sa.Table(
@@ -57,6 +62,7 @@ datasets = sa.Table(
     _text("state"),  # active | suspended | changed
     _text("added_by"),
     _time("added_at"),
+    _revision(),
     sa.UniqueConstraint("name"),
 )
 permissions = sa.Table(
@@ -85,6 +91,26 @@ plans = sa.Table(
     _time("decided_at", nullable=True),
     _time("until", nullable=True),
     sa.Column("ranges", sa.JSON, nullable=False),
+    sa.Column("first_approval", sa.JSON, nullable=True),  # {reviewer, at, note, until, ranges}: waits for a second
+    _revision(),
+    # All that a list shows: a text may have half a megabyte, and is not to be passed over to read what follows it.
+    sa.Index(
+        "plans_listed", "requested_at", "sha256", "name", "origin", "requested_by", "state", "reviewer", "decided_at",
+        "until", "revision", "first_approval",
+    ),
+)  # fmt: skip
+plan_decisions = sa.Table(
+    "plan_decisions",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    _text("sha256"),
+    _text("staff"),
+    _time("at"),
+    _text("decision"),  # first-approved | approved | rejected | revoked
+    _text("note"),
+    _time("until", nullable=True),
+    sa.Column("ranges", sa.JSON, nullable=False),
+    sa.Index("plan_decisions_by_plan", "sha256"),
 )
 rounds = sa.Table(
     "rounds",
@@ -103,13 +129,17 @@ rounds = sa.Table(
     sa.Column("training_args", sa.JSON, nullable=False),  # after overrides
     sa.Column("overrides", sa.JSON, nullable=False),
     sa.Column("timing", sa.JSON, nullable=False),
-    sa.Column("result", sa.JSON, nullable=True),  # what CHECKED left: file, key, counts, metrics
+    sa.Column("result", sa.JSON, nullable=True),  # what CHECKED left: file, key, reply; of an ended round the reply
     _text("stop_reason", nullable=True),
     _text("error", nullable=True),  # code and reason, for staff
     _text("record"),  # the plan's output and tracebacks: stays here
-    sa.Index("rounds_by_experiment", "experiment_id", "round"),
+    # All that the list of experiments needs, without the requests' bodies.
+    sa.Index(
+        "rounds_by_experiment", "experiment_id", "round", "step", "accepted_at", "ended_at", "researcher", "dataset_id",
+        "plan_sha256",
+    ),
     sa.Index("rounds_by_step", "step"),
-)
+)  # fmt: skip
 egress = sa.Table(
     "egress",
     metadata,
@@ -124,6 +154,7 @@ egress = sa.Table(
     sa.Column("size_bytes", sa.Integer, nullable=False),
     _text("sha256"),
     sa.Index("egress_by_experiment", "experiment_id"),
+    sa.Index("egress_by_time", "at"),
 )
 traffic = sa.Table(
     "traffic",
@@ -140,6 +171,13 @@ audit = sa.Table(
     sa.Column("n", sa.Integer, primary_key=True),
     _text("text"),
     _text("hash"),
+    # Derived, so that it cannot disagree with the line; a line that was tampered with may be no JSON any more.
+    sa.Column(
+        "subject",
+        sa.Text,
+        sa.Computed("CASE WHEN json_valid(text) THEN json_extract(text, '$.subject') END", persisted=False),
+    ),
+    sa.Index("audit_by_subject", "subject"),
 )
 
 

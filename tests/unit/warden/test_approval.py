@@ -10,7 +10,7 @@ import pytest
 from appliance.protocol.errors import Code, FedWardError
 from appliance.protocol.messages import ArgumentRange, PlanApproval, PlanState
 from appliance.warden.approval import PENDING_AT_MOST, PlanNotApprovedError
-from appliance.warden.store import plans
+from appliance.warden.store import plan_decisions, plans
 from tests.unit.warden.conftest import PLAN, PLAN_SHA, Node
 
 ALLOWED = ArgumentRange(name="epochs", maximum=5)
@@ -194,3 +194,106 @@ def test_one_researchers_waiting_plans_are_bounded_and_anothers_are_not_hindered
     request(node, "# 0", researcher="mallory")  # known already: costs nothing
     request(node, "# alice's")
     assert len(node.table(plans)) == PENDING_AT_MOST + 1
+
+
+# Two reviewers
+
+
+@pytest.fixture
+def two(node: Node) -> Node:
+    """A site at which two people approve."""
+    node.services.policy.change({"second_reviewer": True}, lambda _connection: None)
+    return node
+
+
+def second(node: Node, staff: str = "Dr. Braun", **options: Any) -> bool:
+    """Another person approves; says whether the text may run now."""
+    with node.store.write() as connection:
+        terms = {"note": "", "until": None, "ranges": None} | options
+        return node.services.plans.approve(connection, staff, PLAN_SHA, **terms)
+
+
+def test_an_approval_counts_once_two_people_gave_it(two: Node) -> None:
+    """Neither of them alone."""
+    request(two)
+    approve(two)
+    assert state(two) is PlanState.PENDING
+    with pytest.raises(PlanNotApprovedError):
+        runnable(two)
+
+    assert second(two)
+    assert runnable(two)[0] == PLAN
+
+
+@pytest.mark.parametrize("name", ["Dr. Weiss", "dr. weiss", "Dr. Weiss "])
+def test_the_same_person_is_not_two(two: Node, name: str) -> None:
+    """However the name is written."""
+    request(two)
+    approve(two)
+    with pytest.raises(FedWardError) as refusal:
+        second(two, name)
+    assert refusal.value.rule == "second_reviewer = True (set by the site)"
+    assert state(two) is PlanState.PENDING
+
+
+def test_the_second_reviewer_takes_over_the_first_ones_terms(two: Node) -> None:
+    """Both must have said yes to the same thing."""
+    request(two)
+    until = two.clock() + 3600
+    approve(two, ranges=(ALLOWED,), until=until)
+    for other in ({"ranges": ()}, {"until": until + 1}):
+        with pytest.raises(FedWardError):
+            second(two, **other)
+
+    assert second(two, ranges=(ALLOWED,), until=until)
+    assert runnable(two)[1] == (ALLOWED,)
+    assert two.table(plans)[0]["until"] == until
+
+
+def test_an_end_that_passed_before_the_second_approval_is_told(two: Node) -> None:
+    """It would be approved and not run."""
+    request(two)
+    approve(two, until=two.clock() + 60)
+    two.clock.ahead_s = 120
+    with pytest.raises(FedWardError, match="in the past"):
+        second(two)
+
+
+def test_a_rejection_undoes_a_first_approval(two: Node) -> None:
+    """The next approval is a first one again."""
+    request(two)
+    approve(two)
+    decide(two, "reject")
+    assert not second(two)
+    assert state(two) is PlanState.REJECTED
+
+
+def test_what_was_approved_before_the_rule_stays(node: Node) -> None:
+    """The rule is about approvals to come."""
+    request(node)
+    approve(node)
+    node.services.policy.change({"second_reviewer": True}, lambda _connection: None)
+    assert runnable(node)[0] == PLAN
+
+
+def test_a_first_approval_counts_no_more_than_one_when_the_rule_is_taken_back(two: Node) -> None:
+    """Then one is enough: the next one."""
+    request(two)
+    approve(two)
+    two.services.policy.change({"second_reviewer": None}, lambda _connection: None)
+    assert state(two) is PlanState.PENDING
+    assert second(two)
+
+
+def test_every_decision_is_kept_for_the_reviewers_to_come(two: Node) -> None:
+    """Who approved what before."""
+    request(two)
+    approve(two, note="read")
+    second(two, note="read as well")
+    decide(two, "revoke", note="a leak")
+    kept = [(d["staff"], d["decision"], d["note"]) for d in two.table(plan_decisions)]
+    assert kept == [
+        ("Dr. Weiss", "first-approved", "read"),
+        ("Dr. Braun", "approved", "read as well"),
+        ("Dr. Weiss", "revoked", "a leak"),
+    ]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 import stat
 import threading
 from collections.abc import Iterator
@@ -11,16 +14,22 @@ from typing import Any
 import pytest
 
 from appliance.protocol.errors import Code, FedWardError
+from appliance.protocol.jose import read_jws
 from appliance.protocol.local.frames import connect
 from appliance.protocol.messages import ErrorReply
 from appliance.protocol.rounds import RoundStep
 from appliance.warden.client import GovernanceClient
+from appliance.warden.datasets import LISTED_AT_MOST
 from appliance.warden.governance import SOCKET_NAME, GovernanceServer
+from appliance.warden.history import EgressFilter, History, egress_text
 from appliance.warden.store import datasets, permissions, plans, rounds
 from tests.unit.warden.conftest import PLAN, PLAN_SHA, WAIT_S, Node
 
 METHODS = {
     "dataset.add": {"spec": {"name": "n", "path": "trial.csv", "tags": ["opt"]}},
+    "dataset.browse": {},
+    "dataset.describe": {"dataset": "trial", "description": "", "tags": ["opt"]},
+    "dataset.renew": {"dataset": "trial"},
     "dataset.check": {"dataset": "trial"},
     "dataset.preview": {"path": "trial.csv"},
     "dataset.profile": {"path": "trial.csv"},
@@ -36,6 +45,9 @@ METHODS = {
     "policy.set": {"changes": {}},
     "policy.show": {},
     "experiment.stop": {"experiment": "e-1"},
+    "egress.export": {},
+    "account.record": {"event": "account.signed-in", "account": "Dr. Weiss"},
+    "audit.sign": {"sha256": "0" * 64, "lines": 1},
     "node.status": {},
     "node.sandbox": {},
 }
@@ -212,7 +224,7 @@ def test_without_a_warden_the_caller_is_told_how_to_start_it(tmp_path: Path) -> 
 def test_a_policy_change_is_in_force_and_in_the_log_with_its_author(served: Node, call: Any) -> None:
     """And shown with who set it."""
     shown = call("policy.set", changes={"minimum_samples": 50, "ranges": [{"name": "epochs", "allowed": [1, 2]}]})
-    assert {"name": "minimum_samples", "value": 50, "set_by": "site"} in shown
+    assert {"name": "minimum_samples", "value": 50, "set_by": "site", "floor": None} in shown
     assert served.audit()[-1]["actor"] == "staff:Dr. Weiss"
     assert served.audit()[-1]["details"]["changes"]["minimum_samples"] == 50
 
@@ -252,7 +264,7 @@ def test_a_file_with_faults_is_refused_with_row_column_and_remedy(served: Node, 
         ({"path": "../keys/identity.pem"}, Code.DATASET_INVALID),
         ({"path": "/etc/passwd"}, Code.DATASET_INVALID),
         ({"path": "nothing.csv"}, Code.DATASET_INVALID),
-        ({"path": "nul\0.csv"}, Code.ARGUMENT_INVALID),
+        ({"path": "nul\0.csv"}, Code.DATASET_INVALID),
         ({"researchers": ["nobody"]}, Code.SENDER_UNKNOWN),
         ({"researchers": ["south"]}, Code.ARGUMENT_INVALID),
         ({"tags": []}, Code.ARGUMENT_INVALID),
@@ -412,3 +424,124 @@ def test_status_says_what_the_node_does(served: Node, call: Any) -> None:
     status = call("node.status")
     assert (status["member"], status["running_rounds"], status["plan_approval"]) == ("north", 0, "required")
     assert not served.services.egress._messages
+
+
+# What the GUI asks for
+
+
+def test_the_data_folder_is_browsed_by_name(served: Node, call: Any) -> None:
+    """With what is registered already; hidden names and what leads out are left out and counted."""
+    served.add_dataset()
+    data = served.root / "data"
+    (data / "sub").mkdir()
+    (data / "link.csv").symlink_to("trial.csv")
+    (data / "out").symlink_to(served.root)
+    (data / "ring").symlink_to("ring")
+    (data / ".hidden").write_text("")
+    os.mkfifo(data / "pipe")
+    listing = call("dataset.browse")
+
+    shown = [(entry["name"], entry["is_folder"], entry["dataset"]) for entry in listing["entries"]]
+    assert shown == [("sub", True, None), ("link.csv", False, "trial"), ("trial.csv", False, "trial")]
+    assert listing["left_out"] == 3
+    assert call("dataset.browse", folder="sub") == {"folder": "sub", "entries": [], "left_out": 0}
+
+
+def test_a_folder_with_very_many_names_is_cut_and_says_so(served: Node, call: Any) -> None:
+    """A page has an end; a frame has one as well."""
+    for number in range(LISTED_AT_MOST + 3):
+        (served.root / "data" / f"{number}.csv").touch()
+    listing = call("dataset.browse")
+    assert (len(listing["entries"]), listing["left_out"]) == (LISTED_AT_MOST, 3)
+
+
+def test_a_new_version_is_read_before_it_is_taken(served: Node, call: Any) -> None:
+    """And what runs on the old one ends."""
+    served.accepted()
+    (served.root / "data/second.csv").write_text("age,outcome\n")
+    served.runner.report |= {"fingerprint": "b" * 64, "rows": 200}
+    result = call("dataset.renew", dataset="trial", path="second.csv", shown=0)
+
+    (row,) = served.table(datasets)
+    assert (row["path"], row["rows"], row["fingerprint"]) == (str(served.root / "data/second.csv"), 200, "b" * 64)
+    assert result["before"] == "a" * 64
+    assert served.runner.stopped == ["e-1"]
+    (line,) = [line for line in served.audit() if line["event"] == "dataset.renewed"]
+    assert (line["details"]["before"], line["details"]["fingerprint"]) == ("a" * 64, "b" * 64)
+
+
+def test_a_new_version_that_cannot_be_used_changes_nothing(served: Node, call: Any) -> None:
+    """The old one is still the dataset."""
+    served.accepted()
+    before = served.table(datasets)
+    served.runner.report |= {"is_usable": False}
+    with pytest.raises(FedWardError):
+        call("dataset.renew", dataset="trial", path="trial.csv")
+    assert served.table(datasets) == before
+    assert served.runner.stopped == []
+
+
+@pytest.mark.parametrize(
+    ("method", "params"),
+    [
+        ("dataset.describe", {"description": "", "tags": ["x"]}),
+        ("dataset.renew", {"path": "trial.csv"}),
+        ("dataset.suspend", {}),
+        ("dataset.resume", {}),
+        ("dataset.remove", {}),
+    ],
+)
+def test_a_decision_on_a_dataset_as_it_was_is_refused(
+    served: Node, call: Any, method: str, params: dict[str, Any]
+) -> None:
+    """Somebody else was quicker; without a revision, as at the command line, it is taken as it is now."""
+    served.add_dataset()
+    call("dataset.describe", dataset="trial", description="other", tags=["new"])
+    with pytest.raises(FedWardError) as refusal:
+        call(method, dataset="trial", shown=0, **params)
+    assert refusal.value.code is Code.DECISION_STALE
+    assert call(method, dataset="trial", **params) is not None
+
+
+@pytest.mark.parametrize("method", ["plan.approve", "plan.reject", "plan.revoke"])
+def test_a_decision_on_a_plan_as_it_was_is_refused(served: Node, call: Any, method: str) -> None:
+    """Whatever it would have been."""
+    served.add_plan()  # which is decision number one
+    with pytest.raises(FedWardError) as refusal:
+        call(method, plan="plan", shown=0)
+    assert refusal.value.code is Code.DECISION_STALE
+    assert "Dr. Weiss" in refusal.value.message
+    call(method, plan="plan", shown=1)
+
+
+def test_of_two_approvals_the_first_says_that_it_is_not_enough(served: Node, call: Any) -> None:
+    """The caller tells the reviewer."""
+    call("policy.set", changes={"second_reviewer": True})
+    assert call("plan.add", name="ours", source=PLAN) == {"sha256": PLAN_SHA}
+    assert served.table(plans)[0]["state"] == "pending"
+    other = GovernanceClient(served.root / SOCKET_NAME, staff="Dr. Braun", via="gui").call
+    assert other("plan.approve", plan="ours") == {"sha256": PLAN_SHA, "is_approved": True}
+
+
+def test_what_happens_to_accounts_is_logged_for_the_gui_alone(served: Node, call: Any) -> None:
+    """A closed list of events: the log is not the GUI's notepad."""
+    gui = GovernanceClient(served.root / SOCKET_NAME, staff="Dr. Weiss", via="gui").call
+    gui("account.record", event="account.locked", account="eve", details={"tries": "5"})
+    line = served.audit()[-1]
+    assert (line["event"], line["subject"], line["details"]) == ("account.locked", "eve", {"tries": "5"})
+    for caller, event in ((gui, "plan.approved"), (gui, "account.anything"), (call, "account.signed-in")):
+        with pytest.raises(FedWardError):
+            caller("account.record", event=event, account="eve")
+    assert len(served.audit()) == 1
+
+
+def test_the_node_signs_what_its_own_records_say(served: Node, call: Any) -> None:
+    """Not what somebody tells it of them."""
+    served.round(served.accepted()).run()
+    signed = call("egress.export", experiment_id="e-1")
+    claims = json.loads(read_jws(signed["signature"]).payload_by(served.members.keys["north"].public.identity))
+
+    lines = list(History(served.root).egress_lines(EgressFilter(experiment_id="e-1", up_to=signed["up_to"])))
+    text = "".join(f"{egress_text(line)}\n" for line in lines)
+    assert (claims["lines"], claims["size_bytes"]) == (len(lines), sum(line["size_bytes"] for line in lines))
+    assert claims["lines_sha256"] == hashlib.sha256(text.encode()).hexdigest()

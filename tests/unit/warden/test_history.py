@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
 from appliance.protocol.errors import Code, FedWardError
-from appliance.warden.history import History
-from appliance.warden.store import FILE_NAME, settings
-from tests.unit.warden.conftest import PLAN, PLAN_SHA, Node
+from appliance.protocol.messages import PlanState
+from appliance.warden.history import EgressFilter, History, plan_standing
+from appliance.warden.store import FILE_NAME, audit, plans, settings
+from tests.unit.warden.conftest import PLAN, PLAN_SHA, Node, Outcome
 
 
 def test_history_cannot_write(node: Node) -> None:
@@ -103,3 +105,168 @@ def test_a_rounds_record_is_shown_to_staff_and_its_request_is_not_dragged_along(
     assert history.record("e-1", 1) == "epoch 1 done"
     assert {"request", "record", "result"}.isdisjoint(history.rounds("e-1")[0])
     assert history.rounds("other") == []
+
+
+# A page at a time
+
+
+def test_datasets_are_found_by_name_tag_and_state(node: Node) -> None:
+    """With two hundred of them nobody scrolls."""
+    for name in ("a", "b", "c"):
+        node.add_dataset(name)
+    history = History(node.root)
+    page = history.dataset_page(offset=1, size=1)
+    assert ([d["name"] for d in page.rows], page.total) == (["b"], 3)
+    assert page.rows[0]["permissions"][0]["researcher"] == "alice"
+    assert history.dataset_page(search="OPT").total == 3
+    assert history.dataset_page(search="%").total == 0
+    assert history.dataset_page(state="suspended").total == 0
+
+
+def test_plans_are_found_by_where_they_stand_now(node: Node) -> None:
+    """An approval that ended by itself is no approval; no text is read for a list."""
+    node.add_plan()
+    node.add_plan(PLAN + "#")
+    with node.store.write() as connection:
+        connection.execute(plans.update().where(plans.c.sha256 == PLAN_SHA).values(until=1.0))
+    history = History(node.root)
+    assert [p["sha256"] for p in history.plan_page(states=[PlanState.EXPIRED]).rows] == [PLAN_SHA]
+    assert history.plan_page(states=[PlanState.APPROVED]).total == 1
+    assert history.plan_page(search=PLAN_SHA[:8]).total == 1
+    assert "source" not in history.plan_page().rows[0]
+    assert plan_standing(history.plan(PLAN_SHA)) is PlanState.EXPIRED
+
+
+def test_decisions_are_read_over_all_texts_of_a_name(node: Node) -> None:
+    """Also of the version before."""
+    node.add_plan()
+    node.add_plan(PLAN + "#")
+    assert len(History(node.root).plan_decisions("plan")) == 2
+
+
+def test_an_experiment_says_what_it_is_and_where_it_stands(node: Node) -> None:
+    """By names, not ids."""
+    node.round(node.accepted(round=1, round_limit=2)).run()
+    history = History(node.root)
+    found = history.experiment("e-1")
+    told = {name: found[name] for name in ("plan", "dataset", "researcher", "round", "round_limit", "samples")}
+    assert told == {
+        "plan": "plan",
+        "dataset": "trial",
+        "researcher": "alice",
+        "round": 1,
+        "round_limit": 2,
+        "samples": 80,
+    }
+    assert found["state"] == "between"
+    jti = node.accepted(round=2, round_limit=2)
+    assert history.experiment("e-1")["state"] == "open"
+    node.round(jti).run()
+    assert history.experiment("e-1")["state"] == "finished"
+
+
+def test_an_experiment_on_a_dataset_that_was_removed_still_says_its_name(node: Node) -> None:
+    """The log remembers it."""
+    node.round(node.accepted()).run()
+    with node.store.write() as connection:
+        node.services.datasets.remove(connection, "Dr. Weiss", "trial")
+    assert History(node.root).experiment("e-1")["dataset"] == "trial"
+
+
+def test_several_rounds_that_wait_are_counted_and_listed_in_their_order(node: Node) -> None:
+    """Which is the order in which the node takes them up."""
+    for number in (1, 2):
+        node.accepted(experiment_id=f"e-{number}")
+    history = History(node.root)
+    assert [row["experiment_id"] for row in history.open_rounds()] == ["e-1", "e-2"]
+    assert history.experiment_page(is_open=True).total == 2
+    assert history.experiment_page(is_open=False).total == 0
+    assert [row["open"] for row in history.experiment_page(search="e-2").rows] == [1]
+
+
+def test_a_rounds_answer_is_kept_for_its_curve(node: Node) -> None:
+    """Counts and metrics, not the update."""
+    node.round(node.accepted()).run()
+    (row,) = History(node.root).experiment_rounds("e-1")
+    assert (row["samples"], row["metrics"][0]["values"]) == (80, {"auc": 0.75})
+    assert row["norm"] > 0
+
+
+def test_a_round_that_left_nothing_has_no_values(node: Node) -> None:
+    """What the runner returned was not let out, and is not shown as if it had been."""
+    node.runner.training = lambda _job, _parameters: Outcome(b"no tensors")
+    node.round(node.accepted()).run()
+    (row,) = History(node.root).experiment_rounds("e-1")
+    assert (row["step"], row["samples"], row["metrics"], row["norm"]) == ("failed", None, [], None)
+
+
+def test_what_left_is_filtered_and_summed(node: Node) -> None:
+    """For each study by itself."""
+    for number in (1, 2):
+        node.round(node.accepted(experiment_id=f"e-{number}")).run()
+    history = History(node.root)
+    assert history.egress_page(EgressFilter()).total == 2
+    assert history.egress_page(EgressFilter(updates_only=False)).total > 2
+    assert history.egress_page(EgressFilter(experiment_id="e-1", recipient="alice")).total == 1
+    assert history.egress_page(EgressFilter(until=1.0)).total == 0
+    assert [row["updates"] for row in history.egress_totals(EgressFilter())] == [1, 1]
+    assert history.experiment_names(["e-1", "other"]) == {"e-1": "plan"}
+
+
+# The audit log
+
+
+def log(node: Node, count: int, *, step_s: float = 1.0) -> None:
+    """That many lines, a second apart from the other."""
+    with node.store.write() as connection:
+        for number in range(count):
+            node.clock.ahead_s = number * step_s
+            node.services.audit.write(connection, "staff:Anna", "thing.done", f"s{number % 3}", word=f"w{number}")
+
+
+def test_the_newest_lines_come_first_a_page_at_a_time(node: Node) -> None:
+    """To the first one."""
+    log(node, 5)
+    history = History(node.root)
+    first = history.audit_page(size=2)
+    assert ([line["n"] for line in first.lines], first.older) == ([5, 4], 4)
+    rest = history.audit_page(before=first.older, size=10)
+    assert ([line["n"] for line in rest.lines], rest.older) == ([3, 2, 1], None)
+
+
+def test_lines_are_found_by_word_subject_and_period(node: Node) -> None:
+    """And by all of it together."""
+    began = time.time()
+    log(node, 9, step_s=100)
+    history = History(node.root)
+    assert [line["n"] for line in history.audit_page(search="W7").lines] == [8]
+    assert [line["n"] for line in history.audit_page(subject="s1").lines] == [8, 5, 2]
+    assert [line["n"] for line in history.audit_page(since=began + 250, until=began + 450).lines] == [5, 4]
+    assert [line["n"] for line in history.audit_page(since=began + 250, subject="s1").lines] == [8, 5]
+    assert history.audit_page(until=1.0).lines == []
+
+
+def test_a_search_looks_at_so_many_lines_and_says_how_far_it_came(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A million lines must not hold a page up."""
+    monkeypatch.setattr("appliance.warden.history.SCANNED_AT_MOST", 10)
+    log(node, 25)
+    history = History(node.root)
+    first = history.audit_page(search='"w2"')
+    assert (first.lines, first.searched_to, first.older) == ([], 16, 16)
+    second = history.audit_page(search='"w2"', before=first.older)
+    assert (second.lines, second.older) == ([], 6)
+    assert [line["n"] for line in history.audit_page(search='"w2"', before=second.older).lines] == [3]
+
+    monkeypatch.setattr("appliance.warden.history.SCANNED_AT_MOST", 4)
+    assert history.audit_page(subject="s1", search='"w1"').older == 14
+
+
+@pytest.mark.parametrize("text", ["no json", '{"n":2}', "", "\x00"])
+def test_a_line_that_was_altered_is_shown_as_one(node: Node, text: str) -> None:
+    """And neither hides the others nor ends the page."""
+    log(node, 3)
+    with node.store.write() as connection:
+        connection.execute(audit.update().where(audit.c.n == 2).values(text=text))
+    lines = History(node.root).audit_page().lines
+    assert [(line["n"], line["is_altered"]) for line in lines] == [(3, False), (2, True), (1, False)]
+    assert len(History(node.root).audit_page(since=1.0).lines) == 3

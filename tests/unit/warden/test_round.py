@@ -756,5 +756,7 @@ def test_a_round_that_ended_keeps_no_update(node: Node, encloses: None) -> None:
     """The store would grow by every model that ever left."""
     jti = node.accepted()
     node.round(jti).run()
-    assert node.row(jti)["result"] is None
+    result = node.row(jti)["result"]
+    assert result.keys() == {"reply"}
+    assert TrainReply.model_validate_json(result["reply"]).update is None
     assert '"content"' not in node.row(jti)["request"]

@@ -7,14 +7,29 @@ import stat
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 
 from appliance.protocol.errors import Code, FedWardError
-from appliance.warden.store import FILE_NAME, Store, metadata, put_setting, rounds, settings
+from appliance.transport.sqlite import durable_engine, writing
+from appliance.warden import store as store_module
+from appliance.warden.store import (
+    FILE_NAME,
+    Store,
+    audit,
+    metadata,
+    plan_decisions,
+    put_setting,
+    rounds,
+    rows,
+    settings,
+)
 
 
 @pytest.fixture
@@ -161,17 +176,44 @@ def test_a_folder_may_have_any_name(tmp_path: Path) -> None:
     store.close()
 
 
-def test_a_store_of_the_first_release_keeps_its_rounds(tmp_path: Path) -> None:
-    """What was accepted before an upgrade is gone on with after it; it counts as asked for before any Stop."""
-    Store(tmp_path / "store").close()
-    engine = sa.create_engine(f"sqlite:///{tmp_path / 'store' / FILE_NAME}")
-    with engine.begin() as connection:
-        connection.exec_driver_sql("ALTER TABLE rounds DROP COLUMN asked_at")
-        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0001'")
-        old = dict.fromkeys((c.name for c in rounds.c if c.name != "asked_at" and not c.nullable), "1")
-        connection.execute(sa.insert(sa.table("rounds", *map(sa.column, old))).values(old))
+def first_release(folder: Path, **tables: list[dict[str, Any]]) -> None:
+    """A store as the first release left it, with these rows by table; a column that must be there is '1'."""
+    engine = durable_engine(folder / FILE_NAME)
+    config = Config()
+    config.set_main_option("script_location", str(Path(store_module.__file__).parent / "migrations"))
+    with writing(engine) as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        for name, given in tables.items():
+            needed = [column["name"] for column in sa.inspect(connection).get_columns(name) if not column["nullable"]]
+            for row in given:
+                values = dict.fromkeys(needed, "1") | row
+                connection.execute(sa.insert(sa.table(name, *map(sa.column, values))).values(values))
     engine.dispose()
-    store = Store(tmp_path / "store")
+
+
+def test_a_round_of_the_first_release_is_kept_by_the_upgrade(tmp_path: Path) -> None:
+    """What was accepted before is gone on with after it; it counts as asked for before any Stop."""
+    first_release(tmp_path, rounds=[{"jti": "a"}])
+
+    store = Store(tmp_path)
     with store.read() as connection:
-        assert connection.execute(sa.select(rounds.c.jti, rounds.c.asked_at)).all() == [("1", 0.0)]
+        kept = connection.execute(sa.select(rounds.c.jti, rounds.c.asked_at)).all()
     store.close()
+    assert kept == [("a", 0.0)]
+
+
+def test_what_the_first_release_decided_is_kept_by_the_upgrade(tmp_path: Path) -> None:
+    """Reviewers to come read it, and the audit log is searched by subject."""
+    plan = {"state": "approved", "reviewer": "Anna", "note": "read", "decided_at": 2.0}
+    plan["ranges"] = '[{"name": "epochs", "maximum": 5.0}]'
+    lines = [{"n": number, "text": text} for number, text in enumerate(['{"subject": "a"}', "no json"], 1)]
+    first_release(tmp_path, plans=[plan], audit=lines)
+
+    store = Store(tmp_path)
+    with store.read() as connection:
+        (kept,) = rows(connection, sa.select(plan_decisions))
+        subjects = list(connection.scalars(sa.select(audit.c.subject).order_by(audit.c.n)))
+    store.close()
+    assert (kept["staff"], kept["decision"], kept["ranges"][0]["maximum"]) == ("Anna", "approved", 5.0)
+    assert subjects == ["a", None]

@@ -1,0 +1,151 @@
+"""Audit log: what happened at this node, searched, verified and exported."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from typing import Any
+
+from flask import Blueprint, Response, render_template, request
+from flask_babel import gettext
+from flask_babel import lazy_gettext as _
+
+from appliance.protocol import chain
+from appliance.protocol.errors import Code, FedWardError
+from appliance.warden.history import History
+from node_gui.context import history, parts
+from node_gui.exports import csv_file, signed_file
+from node_gui.formats import iso
+
+blueprint = Blueprint("audit", __name__, url_prefix="/audit")
+COLUMNS = ("line", "at (UTC)", "who", "what", "about", "details")
+
+EVENTS = {
+    "account.created": _("made the account"),
+    "account.disabled": _("locked the account"),
+    "account.enabled": _("unlocked the account"),
+    "account.invited": _("made a one-time link"),
+    "account.locked": _("was told to wait after wrong passwords"),
+    "account.password-changed": _("changed the password"),
+    "account.recovery-code-used": _("used a recovery code"),
+    "account.refused": _("was refused at the sign-in"),
+    "account.removed": _("removed the account"),
+    "account.roles-changed": _("changed the role"),
+    "account.second-factor-removed": _("removed the second factor"),
+    "account.second-factor-set": _("set up a second factor"),
+    "account.signed-in": _("signed in"),
+    "account.signed-out": _("signed out"),
+    "audit.exported": _("exported the audit log, signed"),
+    "dataset.added": _("added the dataset"),
+    "data.preview": _("looked at the first rows of the file"),
+    "data.profile": _("looked at what the file holds"),
+    "dataset.accepted": _("accepted the dataset's changed files"),
+    "dataset.active": _("opened the dataset again"),
+    "dataset.changed": _("found the dataset's files changed"),
+    "dataset.checked": _("checked the dataset's files"),
+    "dataset.described": _("changed what is told of the dataset"),
+    "dataset.renewed": _("put a new version into the dataset's place"),
+    "dataset.suspended": _("suspended the dataset"),
+    "message.refused": _("was refused a message"),
+    "message.refused-many": _("was refused many messages"),
+    "permission.ended": _("ended a permission on the dataset"),
+    "permission.granted": _("permitted a researcher on the dataset"),
+    "plan.first-approved": _("approved the plan as the first of two"),
+    "plan.refused": _("was refused the plan"),
+    "round.accepted": _("was accepted with a round of the experiment"),
+    "round.failed": _("failed in a round of the experiment"),
+    "round.refused": _("was refused a round of the experiment"),
+    "round.replied": _("answered a round of the experiment"),
+    "round.stopped": _("stopped a round of the experiment"),
+    "dataset.removed": _("removed the dataset"),
+    "experiment.stop": _("stopped the experiment"),
+    "experiment.stopped": _("had ended all of the experiment"),
+    "node.started": _("was started"),
+    "node.stopped": _("was stopped"),
+    "plan.approved": _("approved the plan"),
+    "plan.rejected": _("rejected the plan"),
+    "plan.requested": _("asked for approval of the plan"),
+    "plan.revoked": _("took the plan's approval back"),
+    "policy.changed": _("changed the policy"),
+    "register.changed": _("issued a new membership register"),
+}
+
+
+@blueprint.get("/")
+def page() -> str:
+    """The newest lines, or what a search finds."""
+    wanted, error = {}, None
+    try:
+        wanted = _wanted()
+        found = history().audit_page(**wanted, before=request.args.get("before", type=int))
+    except FedWardError as fault:
+        found, error = None, fault
+    kept = {name: request.args[name] for name in ("search", "subject", "since", "until") if request.args.get(name)}
+    return render_template("audit/page.html", found=found, kept=kept, error=error, events=EVENTS, who=_who)
+
+
+@blueprint.post("/verify")
+def verify() -> str:
+    """Walk the whole chain of hashes."""
+    return render_template("audit/verify.html", verdict=chain.verify(history().audit_lines()))
+
+
+@blueprint.get("/export.csv")
+def export_csv() -> Response:
+    """The lines of a period for a spreadsheet."""
+    rows = (
+        (line["n"], iso(line["at"]), line["actor"], line["event"], line["subject"], json.dumps(line["details"]))
+        if not line["is_altered"]
+        else (line["n"], "", "", "ALTERED", "", line["text"])
+        for line in _lines(history(), _wanted())
+    )
+    return csv_file(f"audit-{parts().home.name}.csv", COLUMNS, rows)
+
+
+@blueprint.get("/export.jsonl")
+def export_signed() -> Response:
+    """The lines of a period in the node's signature."""
+    return signed_file(f"audit-{parts().home.name}.jsonl", _lines(history(), _wanted()))
+
+
+def _lines(book: History, wanted: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """All lines that are wanted, the newest first, a page at a time."""
+    before: int | None = None
+    while True:
+        found = book.audit_page(**wanted, before=before, size=1000)
+        yield from found.lines
+        if found.older is None:
+            return
+        before = found.older
+
+
+def _wanted() -> dict[str, Any]:
+    since, until = _day("since"), _day("until")
+    return {
+        "search": request.args.get("search", "").strip(),
+        "subject": request.args.get("subject") or None,
+        "since": since.timestamp() if since else None,
+        "until": (until + timedelta(days=1)).timestamp() if until else None,
+    }
+
+
+def _day(name: str) -> datetime | None:
+    entered = request.args.get(name, "")
+    if not entered:
+        return None
+    try:
+        found = datetime.strptime(entered, "%Y-%m-%d").astimezone()
+        found.timestamp()
+    except (ValueError, OverflowError):
+        raise FedWardError(
+            gettext("“%(entered)s” is no day.", entered=entered[:40]),
+            code=Code.ARGUMENT_INVALID,
+            remedy=gettext("Enter a day as 2027-12-31."),
+        ) from None
+    return found
+
+
+def _who(actor: str) -> str:
+    """An actor as people call it."""
+    return actor.removeprefix("staff:")

@@ -1,0 +1,88 @@
+"""Curves as inline SVG, each with the numbers behind it: drawn here, so that no script is needed to read them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+WIDTH, HEIGHT = 640, 240
+_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 16, 14, 34
+_TICKS = 4
+
+Point = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Line:
+    """One curve, in the drawing's units: ``points`` as SVG takes them, ``dots`` one by one when they are few."""
+
+    name: str
+    points: str
+    dots: tuple[Point, ...]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A drawing and the table behind it.
+
+    Attributes:
+        ticks_x: Position and text of each mark below; ``ticks_y`` at the left.
+        table: For each place across, the value of every line, or None.
+    """
+
+    title: str
+    across: str
+    lines: tuple[Line, ...]
+    ticks_x: tuple[tuple[float, str], ...]
+    ticks_y: tuple[tuple[float, str], ...]
+    table: tuple[tuple[float, tuple[float | None, ...]], ...]
+    width: int = WIDTH
+    height: int = HEIGHT
+
+
+def line_chart(title: str, lines: Mapping[str, Sequence[Point]], *, across: str) -> Chart:
+    """Draw curves over one axis.
+
+    Args:
+        lines: For each curve its points, by their place across; at least one point in all.
+        across: What the horizontal axis counts.
+    """
+    places = sorted({x for points in lines.values() for x, _ in points})
+    values = [y for points in lines.values() for _, y in points]
+    low, high, step = _scale(min(values), max(values))
+    first, last = places[0], places[-1]
+
+    def at_x(x: float) -> float:
+        share = 0.5 if first == last else (x - first) / (last - first)
+        return round(_LEFT + share * (WIDTH - _LEFT - _RIGHT), 1)
+
+    def at_y(y: float) -> float:
+        return round(HEIGHT - _BOTTOM - (y - low) / (high - low) * (HEIGHT - _TOP - _BOTTOM), 1)
+
+    drawn = []
+    for name, points in lines.items():
+        dots = [(at_x(x), at_y(y)) for x, y in sorted(points)]
+        drawn.append(Line(name, " ".join(f"{x},{y}" for x, y in dots), tuple(dots) if len(dots) <= 40 else ()))
+    count = round((high - low) / step)
+    by_place = [dict(points) for points in lines.values()]
+    every = max(1, math.ceil(len(places) / 8))
+    return Chart(
+        title,
+        across,
+        tuple(drawn),
+        tuple((at_x(x), f"{x:g}") for x in places[::every]),
+        tuple((at_y(low + n * step), f"{low + n * step:.6g}") for n in range(count + 1)),
+        tuple((x, tuple(points.get(x) for points in by_place)) for x in places),
+    )
+
+
+def _scale(low: float, high: float) -> tuple[float, float, float]:
+    """Round ends around the values, and the step of the marks between them: 1, 2 or 5 times a power of ten."""
+    if high - low <= abs(high) * 1e-9:
+        spread = abs(high) * 0.1 or 1.0
+        low, high = low - spread, high + spread
+    raw = (high - low) / _TICKS
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw)
+    return math.floor(low / step) * step, math.ceil(high / step) * step, step

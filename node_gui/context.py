@@ -1,0 +1,100 @@
+"""What a page has at hand: the signed-in person, the warden in that person's name, and the node's records."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from flask import current_app, g
+
+from appliance.protocol.errors import FedWardError
+from appliance.warden.history import History
+from node_gui.config import GuiConfig
+from node_gui.staff import Person, StaffBook
+
+EXTENSION = "fedward"
+COOKIE = "__Host-fedward"
+
+
+class Caller(Protocol):
+    """The warden's governance socket, in one person's name."""
+
+    def call(self, method: str, **params: Any) -> Any:
+        """Call a method; raises FedWardError as the warden answered, or NODE_NOT_RUNNING."""
+
+
+@dataclass
+class Parts:
+    """What ``create_app`` was given.
+
+    Attributes:
+        home: The node's folder.
+        governance: Gives the governance socket's client for a person of that name.
+    """
+
+    home: Path
+    config: GuiConfig
+    staff: StaffBook
+    governance: Callable[[str], Caller]
+    _history: History | None = field(default=None, init=False)
+
+    def history(self) -> History:
+        """The node's records, opened at the first use: a node that never ran has none."""
+        if self._history is None:
+            self._history = History(self.home)
+        return self._history
+
+    def close(self) -> None:
+        """Let go of the files."""
+        self.staff.close()
+        if self._history is not None:
+            self._history.close()
+
+
+def parts() -> Parts:
+    """The parts of the application that answers."""
+    found: Parts = current_app.extensions[EXTENSION]
+    return found
+
+
+def person() -> Person:
+    """Who is signed in; every page that is not public has one."""
+    found: Person = g.session.person
+    return found
+
+
+def say(text: str, kind: str = "good") -> None:
+    """Let the next page say a sentence; kind: good, warning, danger."""
+    parts().staff.say(g.session, kind, text)
+
+
+def said() -> list[tuple[str, str]]:
+    """What this page shall say, each with its kind."""
+    return parts().staff.said(g.session) if g.session is not None else []
+
+
+def governance() -> Caller:
+    """The warden, called in the signed-in person's name."""
+    return parts().governance(person().name)
+
+
+def history() -> History:
+    """The node's records; read-only, and there while the warden is down.
+
+    Raises:
+        FedWardError: NODE_NOT_RUNNING when the node has never run; STORE_CORRUPT.
+    """
+    return parts().history()
+
+
+def node_status() -> dict[str, Any] | None:
+    """What the node does at this moment (``node.status``), asked once a request; None while the warden cannot say."""
+    if "node_status" not in g:
+        try:
+            g.node_status = governance().call("node.status")
+        except FedWardError:  # every page asks, also the one that says what went wrong
+            g.node_status = None
+    found: dict[str, Any] | None = g.node_status
+    return found

@@ -1,0 +1,109 @@
+"""What people typed, as values; and the pages of a list."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from flask import request, url_for
+from flask_babel import gettext
+
+from appliance.protocol.errors import Code, FedWardError
+from appliance.warden.history import PAGE, Page
+
+_LAST_PAGE = 100_000
+
+
+def invalid(message: str, remedy: str) -> FedWardError:
+    """A field that cannot be used as it is; nothing was changed."""
+    return FedWardError(message, code=Code.ARGUMENT_INVALID, remedy=remedy)
+
+
+def text(name: str) -> str:
+    """A field without the blanks around it; empty when it was not sent."""
+    return request.form.get(name, "").replace("\r\n", "\n").strip()
+
+
+def revision() -> int:
+    """The revision of what the person saw when he decided.
+
+    Raises:
+        FedWardError: The form has none.
+    """
+    try:
+        return int(request.form["shown"])
+    except (KeyError, ValueError):
+        raise invalid(
+            gettext("This form is not whole; nothing was changed."), gettext("Open the page again and repeat it.")
+        ) from None
+
+
+def end_of_day(name: str) -> float | None:
+    """The end of the day in a field (seconds since the epoch, this machine's time zone); None when it is empty.
+
+    Raises:
+        FedWardError: It is no day.
+    """
+    return None if (day := day_of(text(name))) is None else (day + timedelta(days=1)).timestamp() - 1
+
+
+def day_of(value: str) -> datetime | None:
+    """The beginning of a day as a browser's date field writes it; None when it is empty.
+
+    Raises:
+        FedWardError: It is no day.
+    """
+    if not value:
+        return None
+    try:
+        found = datetime.strptime(value, "%Y-%m-%d").astimezone()
+        found.timestamp()
+    except (ValueError, OverflowError):
+        raise invalid(
+            gettext("'%(value)s' is not a day.", value=value[:40]), gettext("Write it as 2027-12-31.")
+        ) from None
+    if not 1970 < found.year < 9999:
+        raise invalid(gettext("'%(value)s' is not a day.", value=value[:40]), gettext("Write it as 2027-12-31."))
+    return found
+
+
+def number(name: str) -> float | None:
+    """A number in a field, with a decimal point or comma; None when it is empty.
+
+    Raises:
+        FedWardError: It is no number.
+    """
+    value = text(name).replace(",", ".")
+    if not value:
+        return None
+    try:
+        found = float(value)
+    except ValueError:
+        found = float("nan")
+    if not abs(found) < float("inf"):
+        raise invalid(gettext("'%(value)s' is not a number.", value=value[:40]), gettext("Write it as 0.5 or as 1e-3."))
+    return found
+
+
+def asked(name: str) -> str:
+    """A filter in the address; empty when it is not there."""
+    return request.args.get(name, "").strip()[:200]
+
+
+def offset() -> int:
+    """How many rows come before the page that the address asks for."""
+    page = request.args.get("page", "1")
+    return (min(int(page), _LAST_PAGE) - 1) * PAGE if page.isascii() and page.isdigit() and int(page[:9]) > 0 else 0
+
+
+def turn(page: Page) -> dict[str, str | None]:
+    """The addresses of the pages before and behind, with the same filters, for the macro ``pager``."""
+    number_, kept = page.offset // page.size + 1, {k: v for k, v in request.args.items() if k != "page"}
+    assert request.endpoint is not None
+
+    def address(wanted: int) -> str:
+        return url_for(str(request.endpoint), **(dict(request.view_args or {}) | kept | {"page": wanted}))
+
+    return {
+        "newer": address(number_ - 1) if number_ > 1 else None,
+        "older": address(number_ + 1) if page.offset + page.size < page.total else None,
+    }

@@ -1,0 +1,36 @@
+"""Members: who takes part in the consortium, and the six words by which two of them compare their registers."""
+
+from __future__ import annotations
+
+from flask import Blueprint, render_template
+from flask_babel import lazy_gettext as _
+
+from appliance.protocol.home import MemberSettings
+from appliance.protocol.register import Role, open_register
+from appliance.protocol.settings import read_settings, read_text
+from appliance.protocol.words import six_words
+from node_gui.context import parts
+
+blueprint = Blueprint("members", __name__, url_prefix="/members")
+GROUPS = (
+    (_("Researchers"), frozenset({Role.RESEARCHER, Role.FEDERATOR})),
+    (_("Hospitals"), frozenset({Role.NODE})),
+    (_("Consortium's services"), frozenset({Role.NETWORK, Role.OPERATOR})),
+)
+
+
+@blueprint.get("/")
+def page() -> str:
+    """The register, checked against the pinned operator key."""
+    home = parts().home
+    settings = read_settings(home / "member.toml", MemberSettings)
+    # Not through MemberHome, which opens the node's key: no key is the GUI's.
+    register = open_register(read_text(home / "register.jws"), settings.operator)
+    groups = [(title, [m for m in register.members if m.role in roles]) for title, roles in GROUPS]
+    return render_template(
+        "members/page.html",
+        register=register,
+        groups=groups,
+        me=settings.id,
+        words=six_words(register.digest()),
+    )

@@ -1,0 +1,200 @@
+"""Policy: the rules in force, who set each, and the form that changes one of the site's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from flask import Blueprint, abort, redirect, render_template, request, url_for
+from flask_babel import gettext
+from flask_babel import lazy_gettext as _
+from werkzeug.wrappers import Response
+
+from appliance.protocol.errors import Code, FedWardError
+from node_gui.context import governance, say
+from node_gui.formats import count, size, span
+
+blueprint = Blueprint("policy", __name__, url_prefix="/policy")
+UNSET = ""  # the choice that takes the site's own word back
+
+
+@dataclass(frozen=True)
+class RuleText:
+    """How a rule is shown and entered.
+
+    Attributes:
+        meaning: What the rule does, in one sentence.
+        choices: Value and wording of each choice, the loosest first; empty for a number.
+        unit: What a number counts.
+        read: Makes a value of what was entered; raises ValueError.
+        show: Words a number.
+    """
+
+    title: object
+    meaning: object
+    choices: tuple[tuple[Any, object], ...] = ()
+    unit: object = ""
+    read: Callable[[str], Any] = str
+    show: Callable[[float], str] = count
+
+
+TEXTS = {
+    "plan_approval": RuleText(
+        _("Plan approval"),
+        _("Whether a researcher's code runs only after somebody of this hospital has approved it."),
+        (("off", _("off: any code runs unread")), ("required", _("required: only approved code runs"))),
+    ),
+    "second_reviewer": RuleText(
+        _("Second reviewer"),
+        _("Whether an approval counts only once two different people gave it."),
+        ((False, _("no: one person decides")), (True, _("yes: two people decide"))),
+    ),
+    "minimum_samples": RuleText(
+        _("Fewest records"),
+        _("With fewer training records than this no round runs, so that no update speaks of a handful of patients."),
+        unit=_("records"),
+        read=int,
+    ),
+    "maximum_round_s": RuleText(
+        _("Longest training"), _("A round that trains longer is stopped."), unit=_("seconds"), read=float, show=span
+    ),
+    "maximum_value": RuleText(
+        _("Largest number in an update"),
+        _("An update with a larger number does not leave."),
+        read=float,
+    ),
+    "maximum_update_bytes": RuleText(
+        _("Largest update"), _("A larger update does not leave."), unit=_("bytes"), read=int, show=size
+    ),
+    "gpu": RuleText(
+        _("Graphics processor"),
+        _("Whether training may use this machine's GPU."),
+        (("never", _("never")), ("offer", _("for who asks")), ("force", _("always"))),
+    ),
+    "secagg": RuleText(
+        _("Secure aggregation"),
+        _("Whether updates may, or must, be protected so that only the sum over hospitals opens."),
+        (("off", _("off")), ("allowed", _("allowed")), ("required", _("required"))),
+    ),
+    "sandbox": RuleText(
+        _("Sandbox"),
+        _("What must confine a researcher's code at least; with less, no round runs."),
+        (("partial", _("partial")), ("full", _("full")), ("isolated", _("isolated"))),
+    ),
+}
+WHO = {"release": _("the release"), "consortium": _("the consortium"), "site": _("this hospital")}
+
+
+@blueprint.get("/")
+def page() -> str:
+    """All rules."""
+    rules = governance().call("policy.show")
+    single = [rule for rule in rules if rule["name"] in TEXTS]
+    others = [rule for rule in rules if rule["name"] not in TEXTS]
+    return render_template("policy/page.html", rules=single, others=others, texts=TEXTS, who=WHO, worded=worded)
+
+
+@blueprint.get("/<name>")
+def rule(name: str) -> str:
+    """One rule, and the form that changes it."""
+    return _form(_find(name))
+
+
+@blueprint.post("/<name>")
+def change(name: str) -> str | Response | tuple[str, int]:
+    """Ask once more, then change the rule."""
+    found, text = _find(name), TEXTS[name]
+    try:
+        value = _entered(text)
+        _require_shown(found)
+        if "confirmed" not in request.form:
+            return render_template(
+                "policy/confirm.html",
+                rule=found,
+                text=text,
+                entered=request.form.get("value", ""),
+                before=worded(name, found["value"]),
+                after=None if value is None else worded(name, value),
+                is_looser=_is_looser(name, value, found["value"]),
+            )
+        governance().call("policy.set", changes={name: value})
+    except FedWardError as error:
+        return _form(found, error), 400
+    say(gettext("%(rule)s is changed.", rule=str(text.title)))
+    return redirect(url_for("policy.page"))
+
+
+def worded(name: str, value: Any) -> str:
+    """A rule's value as people read it."""
+    text = TEXTS.get(name)
+    if text is None:
+        return str(value)
+    for choice, words in text.choices:
+        if choice == value:
+            return str(words)
+    shown = text.show(value)
+    return f"{shown} {text.unit}".strip() if text.show is count else shown
+
+
+def _find(name: str) -> dict[str, Any]:
+    found = [rule for rule in governance().call("policy.show") if rule["name"] == name and name in TEXTS]
+    if not found:
+        abort(404)
+    rule: dict[str, Any] = found[0]
+    return rule
+
+
+def _form(rule: dict[str, Any], error: FedWardError | None = None) -> str:
+    return render_template(
+        "policy/rule.html",
+        rule=rule,
+        text=TEXTS[rule["name"]],
+        who=WHO,
+        worded=worded,
+        error=error,
+        value=request.form.get("value", rule["value"]),
+    )
+
+
+def _entered(text: RuleText) -> Any:
+    """What the form asks for; None takes the site's own word back."""
+    entered = request.form.get("value", "").strip()
+    if entered == UNSET:
+        return None
+    for choice, _words in text.choices:
+        if entered == str(choice):
+            return choice
+    try:
+        return _no_choice(entered) if text.choices else text.read(entered)
+    except ValueError:
+        raise FedWardError(
+            gettext("“%(entered)s” is no value of this rule; nothing was changed.", entered=entered[:40]),
+            code=Code.ARGUMENT_INVALID,
+            remedy=gettext("Choose one of the list, or enter a plain number such as 3600."),
+        ) from None
+
+
+def _no_choice(entered: str) -> Any:
+    raise ValueError(entered)
+
+
+def _require_shown(rule: dict[str, Any]) -> None:
+    """Raise FedWardError when the rule is not any more as the person saw it."""
+    if request.form.get("shown") != str(rule["value"]):
+        raise FedWardError(
+            gettext("This rule is not as you saw it any more; nothing was changed."),
+            code=Code.DECISION_STALE,
+            remedy=gettext("Look at the rule as it is now, and decide again."),
+        )
+
+
+def _is_looser(name: str, value: Any, now: Any) -> bool:
+    if value is None or name == "gpu":
+        return False
+    if name == "minimum_samples":
+        return bool(value < now)
+    if TEXTS[name].choices:
+        order = [choice for choice, _words in TEXTS[name].choices]
+        return order.index(value) < order.index(now)
+    return bool(value > now)

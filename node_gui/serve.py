@@ -1,0 +1,157 @@
+"""Runs the GUI: gunicorn, TLS 1.3, one process with some threads."""
+
+from __future__ import annotations
+
+import os
+import ssl
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import structlog
+from flask import Flask
+from gunicorn.app.base import BaseApplication
+
+from node_gui.app import create_app
+from node_gui.certificate import TlsPair, fingerprint, server_context, tls_files
+from node_gui.config import GuiConfig, read_config
+from node_gui.context import EXTENSION, Caller, Parts
+from node_gui.staff import StaffBook
+
+READY_FILE = "run/gui.port"
+GRACE_S = 2
+PATIENCE_S = 20  # how long a connection may stand still, handshake included
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class FirstLink:
+    """What opens the first account.
+
+    Attributes:
+        fingerprint: SHA-256 of the certificate that the GUI made for itself; None when the hospital gave one.
+    """
+
+    address: str
+    fingerprint: str | None
+
+
+def serve(home: Path, governance: Callable[[str], Caller]) -> None:
+    """Serve until SIGTERM; does not return.
+
+    ``<home>/run/gui.port`` holds the port from the moment on that connections are accepted.
+
+    Args:
+        home: The node's folder.
+        governance: Gives the governance socket's client for a person of that name.
+
+    Raises:
+        ConfigurationError: A setting, a key or a certificate cannot be used.
+    """
+    os.umask(0o077)
+    config = read_config(home)
+    pair = tls_files(home, config)
+    server_context(pair)  # a wrong file is best said at once
+    ready = home / READY_FILE
+    ready.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    ready.unlink(missing_ok=True)
+    _Server(home, config, pair, create_app(config, governance, home)).run()
+
+
+def first_link(home: Path) -> FirstLink:
+    """A new one-time link for an administrator's account; the one before it opens no more."""
+    config = read_config(home)
+    staff = StaffBook(home, link_s=config.invitation_hours * 3600)
+    token = staff.invite_first()
+    staff.close()
+    return _link(home, config, str(token))
+
+
+def _link(home: Path, config: GuiConfig, token: str) -> FirstLink:
+    ready = home / READY_FILE
+    port = ready.read_text().strip() if ready.exists() else config.port  # 0 means any, and only the running one knows
+    own = fingerprint(tls_files(home, config).certificate) if config.certificate is None else None
+    address = config.address_at(f"https://{_shown(config.host)}:{port}")
+    return FirstLink(f"{address}/invitation/{token}", own)
+
+
+def _shown(host: str) -> str:
+    """An address to type: a wildcard is none."""
+    if host in {"0.0.0.0", "::"}:  # noqa: S104 - compared with, not bound to
+        return "localhost"
+    return f"[{host}]" if ":" in host else host
+
+
+class _PatientSocket(ssl.SSLSocket):
+    """gunicorn's threads wait for ever; one silent browser each would use them up."""
+
+    def setblocking(self, flag: bool, /) -> None:
+        self.settimeout(PATIENCE_S if flag else 0.0)
+
+    @classmethod
+    def _create(cls, sock: Any, *args: Any, **kwargs: Any) -> _PatientSocket:
+        sock.settimeout(PATIENCE_S)  # else the handshake waits for ever
+        return super()._create(sock, *args, **kwargs)  # type: ignore[misc,no-any-return] # not in the stubs
+
+
+class _Server(BaseApplication):  # type: ignore[misc] # the library has no types
+    """gunicorn without its command line and its configuration files."""
+
+    def __init__(self, home: Path, config: GuiConfig, pair: TlsPair, app: Flask) -> None:
+        self._home = home
+        self._config = config
+        self._pair = pair
+        self._app = app
+        super().__init__()
+
+    def load_config(self) -> None:
+        """Everything that differs from gunicorn's defaults."""
+        host = self._config.host
+        settings = {
+            "bind": f"[{host}]:{self._config.port}" if ":" in host else f"{host}:{self._config.port}",
+            "worker_class": "gthread",
+            "workers": 1,
+            "threads": self._config.threads,
+            "timeout": 120,
+            "graceful_timeout": GRACE_S,
+            "keepalive": 30,
+            "certfile": str(self._pair.certificate),
+            "keyfile": str(self._pair.key),
+            "ssl_context": self._context,
+            "loglevel": "warning",
+            "accesslog": None,  # a one-time link is a path, and a log is no place for it
+            "control_socket_disable": True,
+            "proc_name": "fedward-gui",
+            "when_ready": self._announce,
+        }
+        for name, value in settings.items():
+            self.cfg.set(name, value)
+
+    def load(self) -> Flask:
+        """The WSGI application."""
+        return self._app
+
+    def _context(self, _config: Any, _default: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
+        """The certificate of the moment: a renewed one is used from the next connection on."""
+        context = server_context(self._pair)
+        context.sslsocket_class = _PatientSocket
+        return context
+
+    def _announce(self, arbiter: Any) -> None:
+        port = arbiter.LISTENERS[0].getsockname()[1]
+        ready = self._home / READY_FILE
+        fresh = ready.with_suffix(".new")
+        fresh.write_text(f"{port}\n")
+        fresh.replace(ready)
+        parts: Parts = self._app.extensions[EXTENSION]
+        token = parts.staff.invite_first(only_if_nobody=True)
+        parts.staff.close()  # no connection crosses a fork
+        if token is not None:
+            link = _link(self._home, self._config, token)
+            sys.stdout.write(f"Nobody has an account yet. This link makes an administrator's, once:\n{link.address}\n")
+            if link.fingerprint is not None:
+                sys.stdout.write(f"SHA-256 of the certificate: {link.fingerprint}\n")
+            sys.stdout.flush()
+        _log.info("node GUI is ready", host=self._config.host, port=port)

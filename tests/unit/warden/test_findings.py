@@ -1,0 +1,91 @@
+"""Hints in a plan's text: each rule with what it must find and what it must leave alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from appliance.warden.findings import MOST, Finding, Kind, find
+
+DEMO = Path(__file__).parents[3] / "appliance/demo/plan.py"
+
+FOUND = {
+    Kind.UNREADABLE: ("x = = 1", "x = 1"),
+    Kind.IMPORT: ("import requests_toolbelt", "import torch, numpy as np\nfrom sklearn import svm"),
+    Kind.FILE: ("open('/etc/passwd')", "self.model().load_state_dict"),
+    Kind.NETWORK: ("import socket", "from torch import nn"),
+    Kind.PROCESS: ("import subprocess", "import itertools"),
+    Kind.DYNAMIC: ("eval('x')", "self.model().eval"),
+    Kind.HIDDEN: ("x = 1  # \u202e", "x = 'Größe'  # 3 µm²"),
+    Kind.RECORD_LOOP: ("for row in data:\n    pass", "for layer in self.layers:\n    pass"),
+    Kind.OUTPUT: ("print(x)", "x = 'print'"),
+    Kind.OWN_TENSORS: ("model.weight.data[0] = 1", "loss = model(data) * 2"),
+}
+MORE = {
+    "import os": {Kind.FILE, Kind.PROCESS},
+    "from urllib.request import urlopen\nurlopen(x)": {Kind.NETWORK},
+    "torch.hub.load('a', 'b')": {Kind.NETWORK},
+    "torch.load(p)": {Kind.FILE},
+    "np.save(p, x)": {Kind.FILE},
+    "frame.to_csv(p)": {Kind.FILE},
+    "pathlib.Path(p).write_text(t)": {Kind.FILE},
+    "os.system('x')": {Kind.PROCESS},
+    "getattr(x, name)": {Kind.DYNAMIC},
+    "x.__class__.__bases__": {Kind.DYNAMIC},
+    "__import__('so' + 'cket')": {Kind.DYNAMIC},
+    "importlib.import_module(n)": {Kind.DYNAMIC},
+    "[f(x) for x in batch]": {Kind.RECORD_LOOP},
+    "for i in range(len(data)):\n    pass": {Kind.RECORD_LOOP},
+    "for i, r in enumerate(self.dataset):\n    pass": {Kind.RECORD_LOOP},
+    "for r in frame.iterrows():\n    pass": {Kind.RECORD_LOOP},
+    "logging.info(x)": {Kind.OUTPUT},
+    "sys.stdout.write(x)": {Kind.OUTPUT},
+    "layer.weight.copy_(x)": {Kind.OWN_TENSORS},
+    "p.data = x": {Kind.OWN_TENSORS},
+    f"x = '{'a' * 600}'": {Kind.HIDDEN},
+}
+
+
+@pytest.mark.parametrize("kind", FOUND)
+def test_a_rule_finds_what_it_is_for_and_leaves_the_like_alone(kind: Kind) -> None:
+    """A hint at everything is a hint at nothing."""
+    harm, harmless = FOUND[kind]
+
+    assert kind in {finding.kind for finding in find(harm)}
+    assert kind not in {finding.kind for finding in find(harmless)}
+
+
+def test_every_rule_has_its_two_examples() -> None:
+    """Also the one that is added tomorrow."""
+    assert FOUND.keys() == set(Kind)
+
+
+@pytest.mark.parametrize("text", MORE)
+def test_what_hides_the_same_is_found_too(text: str) -> None:
+    """Each of these is a way that somebody would try."""
+    assert MORE[text] <= {finding.kind for finding in find(text)}
+
+
+def test_a_finding_names_its_line_and_what_stands_there() -> None:
+    """It is shown beside it."""
+    assert find("x = 1\n\nopen(p)\n") == [Finding(Kind.FILE, 3, "open")]
+
+
+def test_an_honest_plan_has_none() -> None:
+    """A reviewer who always sees hints stops to look."""
+    assert find(DEMO.read_text()) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["-" * 100_000 + "1", "(" * 1000, "1" + "+1" * 50_000, "a" + ".a" * 50_000, "\0", "lambda:" * 20_000 + "0", ""],
+)
+def test_a_text_that_is_made_to_break_a_parser_breaks_nothing(text: str) -> None:
+    """The GUI reads what strangers send."""
+    assert len(find(text)) <= 2
+
+
+def test_a_text_full_of_findings_is_not_read_for_ever() -> None:
+    """Two hundred hints say enough."""
+    assert len(find("eval(x)\n" * 5000)) == MOST

@@ -412,7 +412,7 @@ class Round:
             if reply.update and reply.update.content:
                 self._record_update(connection, reply.update, facts)
             signed = services.post(connection, self._researcher, reply, in_reply_to=self._jti)
-            self._end(connection, RoundStep.REPLIED)
+            self._end(connection, RoundStep.REPLIED, reply=reply)
             services.audit.write(
                 connection,
                 "node",
@@ -460,7 +460,14 @@ class Round:
         self._clear_spool()
         self._finished(step)
 
-    def _end(self, connection: sa.Connection, step: RoundStep, error: str | None = None, record: str = "") -> None:
+    def _end(
+        self,
+        connection: sa.Connection,
+        step: RoundStep,
+        error: str | None = None,
+        record: str = "",
+        reply: TrainReply | None = None,
+    ) -> None:
         _ENDED.run(
             connection,
             of=self._jti,
@@ -472,7 +479,7 @@ class Round:
             # What was enclosed has served: parameters with every round would outgrow the store.
             request=self._request.model_dump_json(exclude={"parameters": {"content"}}),
             # Not the update, which the outbox holds for as long as it must.
-            result=self._row["result"] and {"reply": self._row["result"]["reply"]},
+            result=None if reply is None else {"reply": reply.model_copy(update={"update": None}).model_dump_json()},
         )
 
     def _state(self, connection: sa.Connection) -> dict[str, Any]:

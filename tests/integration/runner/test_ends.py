@@ -22,9 +22,14 @@ from tests.runners import PLAN, Runner, plan_with, running, zeros
 
 DYING_S = 20
 SLEEPS = plan_with("self.steps = getattr(self, 'steps', 0) + 1\nif self.steps == 2: time.sleep(60)", "import time")
-# A grandchild whose parent is gone, deaf to every signal that can be ignored.
-HIDES = plan_with(
-    """
+
+
+def hides(then: str) -> str:
+    """A plan with a grandchild whose parent is gone, deaf to every signal that can be ignored."""
+    return plan_with(_HIDES + then, "import os, signal, time")
+
+
+_HIDES = """
 if os.fork() == 0:
     if os.fork() == 0:
         for number in (1, 2, 3, 15):
@@ -34,10 +39,7 @@ if os.fork() == 0:
 os.wait()
 self.steps = getattr(self, "steps", 0) + 1
 if self.steps == 2:
-    time.sleep(60)
-""",
-    "import os, signal, time",
-)
+    """
 
 
 @contextmanager
@@ -77,7 +79,7 @@ def test_a_stop_ends_a_round_and_says_when(runner: Runner) -> None:
 
 def test_a_stop_reaches_a_grandchild_whose_parent_is_gone(runner: Runner) -> None:
     """Forking twice is the oldest way to outlive a stop."""
-    job = runner.job(HIDES, limits=Limits(seconds=30.0, processes=8))
+    job = runner.job(hides("time.sleep(60)"), limits=Limits(seconds=30.0, processes=8))
     already = {process.pid for process in runner.children()}
     with at_work(runner, job):
         mine = [process for process in runner.children() if process.pid not in already]
@@ -224,12 +226,21 @@ def hiding(tmp_path: Path) -> Iterator[tuple[Runner, list[psutil.Process]]]:
     """A runner, and a plan's processes that no parent's death would end."""
     with running(tmp_path) as runner, connect(tmp_path / "runner.sock") as channel:
         fd = zeros()
-        channel.send(runner.job(HIDES, limits=Limits(seconds=30.0, processes=8)), [fd])
+        channel.send(runner.job(hides("time.sleep(60)"), limits=Limits(seconds=30.0, processes=8)), [fd])
         os.close(fd)
         assert channel.receive(30) is not None  # the first progress
         hidden = runner.children()
         assert len(hidden) >= 2
         yield runner, hidden
+
+
+def test_what_a_child_hid_ends_with_it_though_it_ended_by_itself(runner: Runner) -> None:
+    """Its orphans are nobody's descendants any more: only their session tells whose they are."""
+    before = {*runner.children()}
+    error = runner.failure(hides("os._exit(1)"), limits=Limits(seconds=30.0, processes=8))
+
+    assert error.code is Code.TRAINING_FAILED
+    assert not {*runner.children()} - before
 
 
 def test_a_plans_processes_die_with_a_runner_that_is_killed(tmp_path: Path) -> None:

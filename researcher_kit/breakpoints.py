@@ -91,7 +91,7 @@ def save(state: Breakpoint, parameters: Path, experiment: Path) -> Path:
     """Write a breakpoint into an experiment's folder, over one of the same round.
 
     Args:
-        parameters: The tensor file to keep with it, which the disk has.
+        parameters: The tensor file to keep with it.
 
     Raises:
         FedWardError: The disk refuses (DISK_FULL).
@@ -101,6 +101,7 @@ def save(state: Breakpoint, parameters: Path, experiment: Path) -> Path:
     try:
         part.mkdir(mode=0o700, parents=True)
         _link_or_copy(parameters, part / PARAMETERS_FILE)
+        sync(part / PARAMETERS_FILE)
         (part / STATE_FILE).write_text(state.model_dump_json(indent=1))
         sync(part / STATE_FILE)
         sync(part)
@@ -169,7 +170,6 @@ def _link_or_copy(source: Path, target: Path) -> None:
         target.hardlink_to(source)
     except OSError:  # a file system without links
         shutil.copyfile(source, target)
-        sync(target)
 
 
 def _move(part: Path, target: Path) -> None:

@@ -54,7 +54,7 @@ from researcher_kit.history import History, RoundRecord
 from researcher_kit.monitor import Event, Interrupted, LiveTable, NodesFound, Observer, RoundClosed, StepFinished
 from researcher_kit.round import Inbox, Round, StopAsked, Terms
 from researcher_kit.settings import Settings
-from researcher_kit.spool import Spool, sync
+from researcher_kit.spool import Spool
 from researcher_kit.store import RoundBook
 from researcher_kit.strategies import AllNodes, Quorum, Strategy
 from researcher_kit.tables import NodeTable
@@ -517,7 +517,6 @@ class Experiment(Settings):
         start = folder / ".start.safetensors"
         start.unlink(missing_ok=True)  # after a crash it may be a breakpoint's own file, which never changes
         write_tensors(self._build_plan().get_parameters(copy=False), start)
-        sync(start)
         saved = self._save(start)
         start.unlink()
         self._superseded = None if self._save_breakpoints else saved

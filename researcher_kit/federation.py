@@ -140,16 +140,20 @@ class Federation:
         self._pings = 0
         self._is_closed = False
         self._link = wire.link(self.home)
-        self._mailbox = Mailbox(
-            self.store,
-            signer,
-            self._register,
-            self._link.publish,
-            clock=clock,
-            on_receipt=self._on_receipt,
-        )
-        with writing(self.store) as connection:
-            self._mailbox.forget_expired(connection)
+        try:
+            self._mailbox = Mailbox(
+                self.store,
+                signer,
+                self._register,
+                self._link.publish,
+                clock=clock,
+                on_receipt=self._on_receipt,
+            )
+            with writing(self.store) as connection:
+                self._mailbox.forget_expired(connection)
+        except BaseException:  # a full disk, say
+            self._link.close()
+            raise
         self._thread = threading.Thread(target=self._serve, name="fedward-researcher", daemon=True)
         self._thread.start()
 

@@ -170,6 +170,7 @@ class Round:
         self._upload_s = 0.0
         self._content_key: bytes | None = None
         self._has_downloads = False
+        self._is_recorded = False
         self._requests: dict[str, Request] = {}
         self._arrived: dict[str, _Fetched] = {}
         self._failed: dict[str, NodeFailure] = {}
@@ -177,7 +178,7 @@ class Round:
     @property
     def is_repeated(self) -> bool:
         """Whether to run it again would aggregate again, of the replies that are recorded."""
-        return not self._has_downloads
+        return not self._is_recorded
 
     def run(self, *, obsolete_upload: str | None = None, meanwhile: Callable[[], None] = lambda: None) -> RoundRecord:
         """Go through the steps that are left; at the end the next parameters lie in the spool.
@@ -346,6 +347,7 @@ class Round:
         row = replace(row, step=ResearcherStep.AGGREGATED, record=record)
         if self._has_downloads:
             self._book.put(self._terms.round, row)
+            self._is_recorded = True
         return row
 
     # Collecting

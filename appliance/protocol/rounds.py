@@ -46,5 +46,5 @@ class ResearcherStep(StrEnum):
     UPLOADED = "uploaded"  # the global parameters are at the network host, or enclosed in the requests
     REQUESTED = "requested"  # every TrainRequest is in the outbox
     COLLECTED = "collected"  # quorum or deadline: the set of updates is final
-    AGGREGATED = "aggregated"  # the new parameters are on disk
+    AGGREGATED = "aggregated"  # the new parameters are written
     CLOSED = "closed"  # recorded in the experiment

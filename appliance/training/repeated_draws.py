@@ -17,6 +17,9 @@ class RepeatedDraws(TorchDispatchMode):  # type: ignore[no-untyped-call] # the l
 
     Ten million draws take as long as an update's arithmetic, and at a node each is overwritten before it is used. What
     comes out depends on the seed alone, so that a round is the same in a warm process as in a fresh one.
+
+    Attributes:
+        repeated: The parameters whose numbers are not all drawn: good for nothing unless they are set next.
     """
 
     @classmethod
@@ -26,6 +29,7 @@ class RepeatedDraws(TorchDispatchMode):  # type: ignore[no-untyped-call] # the l
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call] # not in the stubs
+        self.repeated: list[torch.Tensor] = []
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
@@ -37,6 +41,8 @@ class RepeatedDraws(TorchDispatchMode):  # type: ignore[no-untyped-call] # the l
         numbers = args[0].detach().view(-1)
         drawn = numbers[:BLOCK]
         func(drawn, *args[1:], **kwargs)
+        if len(numbers) > BLOCK:
+            self.repeated.append(args[0])
         for first in range(BLOCK, len(numbers), BLOCK):
             numbers[first : first + BLOCK].copy_(drawn[: len(numbers) - first])
         return args[0]

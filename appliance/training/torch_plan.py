@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -86,8 +85,23 @@ class TorchTrainingPlan(TrainingPlan):
         return {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
 
     def _initial_model(self, *, are_parameters_to_follow: bool) -> Any:
-        with RepeatedDraws() if are_parameters_to_follow else nullcontext():
+        model = self._quickly_filled_model() if are_parameters_to_follow else None
+        if model is not None:
+            return model
+        with self._reproducible():
             return self.init_model(self.model_args())
+
+    def _quickly_filled_model(self) -> Any:
+        """The model before its parameters are set; None where one that is not set next would need true draws."""
+        draws = RepeatedDraws()
+        try:
+            with draws:
+                model = self.init_model(self.model_args())
+        except Exception:
+            if not draws.repeated:
+                raise
+            return None  # it may be the repetition that it does not bear
+        return model if _holds_all(model, draws.repeated) else None
 
     def _adopt(self, model: Any, *, use_gpu: bool) -> torch.nn.Module:
         if not isinstance(model, torch.nn.Module):
@@ -195,6 +209,13 @@ def _tensor(values: Any) -> torch.Tensor:
     if array.dtype.kind not in "fiub":
         raise PlanInvalidError("DataManager was given something other than numbers.")
     return torch.tensor(array.astype(np.float32) if array.dtype.kind == "f" else array)
+
+
+def _holds_all(model: Any, tensors: Sequence[torch.Tensor]) -> bool:
+    """Whether each of these is a part of the model's state, which is what travels."""
+    state = model.state_dict().values() if isinstance(model, torch.nn.Module) else ()
+    places = {tensor.data_ptr() for tensor in state if isinstance(tensor, torch.Tensor)}
+    return all(tensor.data_ptr() in places for tensor in tensors)
 
 
 def _fill(tensor: torch.Tensor, parameters: Mapping[str, Array], name: str) -> None:

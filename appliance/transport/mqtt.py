@@ -15,6 +15,7 @@ from __future__ import annotations
 import select
 import socket
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
@@ -33,6 +34,7 @@ from appliance.transport.tls import client_context
 KEEPALIVE_S = 20
 MAX_QUEUED = 10_000
 RECONNECT_MIN_S, RECONNECT_MAX_S = 1, 30
+CLOSE_S = 2.0
 LOOK_AFTER_S = KEEPALIVE_S / 10  # how often a silent line is asked for signs of life
 RECEIVE_AT_MOST = 100  # events, before the caller looks after its own business again
 _MUST_ARRIVE = frozenset(kind for kind, body in BODIES.items() if body.is_durable)
@@ -107,7 +109,6 @@ class MqttLink:
         self._lock = threading.Lock()  # the client is whose holds it, or the connector's while that runs
         self._events: deque[Event] = deque()
         self._line: Any = None  # the socket, from its handshake on until it broke
-        self._is_up = False
         self._is_closing = threading.Event()
         self._connector: threading.Thread | None = None
         self._pause_s = 0.0
@@ -126,10 +127,10 @@ class MqttLink:
         if self._connector is not None:
             self._connector.join()
         with self._lock:
-            self._is_up = False
             if self._line is not None:
-                line = self._line
+                line, number = self._line, self._line.fileno()
                 self._client.disconnect()
+                self._write_out(number)
                 line.close()
         self._waker.close()
         self._woken.close()
@@ -137,15 +138,19 @@ class MqttLink:
     @property
     def is_up(self) -> bool:
         """Whether the line stands at this moment."""
-        return self._is_up
+        return self._line is not None and self._client.is_connected()
 
     def publish(self, topic: str, payload: str) -> None:
         """Hand a message to the broker if the line stands; the mailbox repeats what matters."""
         with self._lock:
-            if not self._is_up:
+            if not self.is_up:
                 return
             qos = 1 if topic.rpartition("/")[2] in _MUST_ARRIVE else 0
-            self._client.publish(topic, payload.encode("ascii"), qos=qos)
+            try:
+                self._client.publish(topic, payload.encode("ascii"), qos=qos)
+            except BaseException:  # Ctrl-C in the midst of a packet: what follows would be taken for its rest
+                self._break()
+                raise
             is_left = self._line is None or self._client.want_write()
         if is_left:  # the owner waits for another line, or only for what comes in
             self.wake()
@@ -193,11 +198,19 @@ class MqttLink:
                 self._client.loop_read()
             if self._client.want_write():
                 self._client.loop_write()
-            self._client.loop_misc()
+            if not is_readable:  # else the sign of life that it misses may lie there unread
+                self._client.loop_misc()
         except Exception:  # noqa: BLE001 - whatever comes from there, the next line is made
             _log.exception("what came from the broker cannot be read")
-            self._line.close()
-            self._fall()
+            self._break()
+
+    def _write_out(self, number: int) -> None:
+        """What was handed over, and the goodbye, as far as a slow line takes them in a moment."""
+        poll, deadline = select.poll(), time.monotonic() + CLOSE_S
+        poll.register(number, select.POLLOUT)
+        while self._client.want_write() and poll.poll(1000 * max(0.0, deadline - time.monotonic())):
+            if self._client.loop_write() != paho.MQTT_ERR_SUCCESS:
+                return
 
     # While there is no line
 
@@ -219,8 +232,13 @@ class MqttLink:
                 self.wake()
                 return
 
+    def _break(self) -> None:
+        if self._line is not None:
+            self._line.close()
+            self._fall()
+
     def _fall(self) -> None:
-        self._line, self._is_up = None, False
+        self._line = None
         self._events.append(LinkDown())
 
     # What paho calls, while the lock is held or by the connector
@@ -235,7 +253,6 @@ class MqttLink:
         client.subscribe([(filter_, 1) for filter_ in self._filters])
 
     def _on_subscribe(self, *_: object) -> None:
-        self._is_up = True
         self._events.append(LinkUp())
 
     def _on_disconnect(

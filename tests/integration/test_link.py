@@ -64,18 +64,22 @@ def owned() -> Iterator[Callable[[MqttLink], Owner]]:
 Owned = Callable[[MqttLink], Owner]
 
 
-def test_a_line_stands_when_its_subscription_is_confirmed(broker: ScriptedBroker, link: MqttLink, owned: Owned) -> None:
-    """What is asked before may be answered to nobody."""
+def test_what_was_kept_for_us_is_answered_before_the_subscription_is_confirmed(
+    broker: ScriptedBroker, link: MqttLink, owned: Owned
+) -> None:
+    """A broker hands it over right behind its greeting; unanswered, it would come again and again."""
     owner = owned(link)
     line = broker.accept()
-    line.send(b"\x20\x02\x00\x00")
+    line.send(b"\x20\x02\x00\x00" + delivery(TOPIC.encode(), b"kept"))
     subscribe = line.read()
-    was_up = link.is_up
+    kept = owner.next()
+    link.publish(ANSWER, "pong")
+    answer = line.read()
 
     line.confirm(subscribe)
 
-    assert owner.next() == LinkUp()
-    assert (was_up, link.is_up) == (False, True)
+    assert (kept, owner.next()) == (Arrived(TOPIC, b"kept"), LinkUp())
+    assert answer.kind == PUBLISH
 
 
 def test_what_arrives_together_is_received_one_by_one(broker: ScriptedBroker, link: MqttLink, owned: Owned) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from appliance.protocol.errors import Code, FedWardError
 from researcher_kit import Experiment, FedAverage, Federation, Quorum
 from researcher_kit import breakpoints as breakpoints_module
 from researcher_kit.errors import BreakpointError
+from researcher_kit.store import RoundBook
 from tests.unit.researcher_kit.conftest import same
 
 Make = Callable[..., Experiment]
@@ -219,24 +221,28 @@ def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _fails_to_save_once(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
+SAVE, WRITE = "researcher_kit.breakpoints.save", "researcher_kit.spool.write_tensors"
+
+
+def _fails_once(experiment: Experiment, monkeypatch: pytest.MonkeyPatch, at: str) -> None:
     def full(*_: object) -> None:
         raise FedWardError("full", code=Code.DISK_FULL)
 
     experiment.parameters()  # the first breakpoint
     with monkeypatch.context() as patch:
-        patch.setattr("researcher_kit.breakpoints.save", full)
+        patch.setattr(at, full)
         with pytest.raises(FedWardError, match="full"):
             experiment.run()
 
 
+@pytest.mark.parametrize("at", [WRITE, SAVE])
 def test_an_aggregator_remembers_a_round_once_when_its_updates_were_transferred(
-    make: Make, monkeypatch: pytest.MonkeyPatch
+    make: Make, monkeypatch: pytest.MonkeyPatch, at: str
 ) -> None:
-    """What was aggregated is recorded, and not aggregated again."""
+    """What was recorded as aggregated is not aggregated again; what was not is, and was forgotten."""
     mine = Mine()
     experiment = make(aggregator=mine)
-    _fails_to_save_once(experiment, monkeypatch)
+    _fails_once(experiment, monkeypatch, at)
     experiment.run()
 
     assert mine.rounds == 3
@@ -250,8 +256,41 @@ def test_an_aggregator_remembers_a_round_once_when_its_updates_came_with_the_rep
     mine = Mine()
     calm, troubled = make(), make(aggregator=mine)
     calm.run()
-    _fails_to_save_once(troubled, monkeypatch)
+    _fails_once(troubled, monkeypatch, SAVE)
     troubled.run()
 
     assert mine.rounds == 3
     assert same(troubled.parameters(), calm.parameters())
+
+
+def _rounds_closed_on_what_the_disk_has(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Those of which the breakpoint's parameters had been synced."""
+    synced: set[int] = set()
+    found: list[int] = []
+    fsync, close = os.fsync, RoundBook.close
+
+    def note(descriptor: int) -> None:
+        synced.add(os.fstat(descriptor).st_ino)
+        fsync(descriptor)
+
+    def check(book: RoundBook, number: int) -> list[str]:
+        folder = breakpoints_module.folder_of(experiment.experimentation_path(), number)
+        if (folder / breakpoints_module.PARAMETERS_FILE).stat().st_ino in synced:
+            found.append(number)
+        return close(book, number)
+
+    monkeypatch.setattr(os, "fsync", note)
+    monkeypatch.setattr(RoundBook, "close", check)
+    experiment.run()
+    return found
+
+
+def test_a_round_closes_when_the_disk_has_its_parameters(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Behind that, nobody keeps what they were made of."""
+    assert _rounds_closed_on_what_the_disk_has(make(), monkeypatch) == [1, 2, 3]
+
+
+@pytest.mark.usefixtures("encloses")
+def test_a_small_round_closes_when_the_disk_has_its_parameters(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though they were not synced before the breakpoint."""
+    assert _rounds_closed_on_what_the_disk_has(make(), monkeypatch) == [1, 2, 3]

@@ -522,3 +522,38 @@ def test_parameters_are_copied_unless_told_otherwise(built: Built) -> None:
 
     assert not np.array_equal(kept["1.weight"], live["1.weight"])
     assert np.array_equal(live["1.weight"], plan.get_parameters()["1.weight"])
+
+
+# Parameters that are filled quickly, because they are set next
+
+WIDE = 512  # squared, four times the numbers that are drawn before they are repeated
+
+
+class _WithATeacher(_Logistic):
+    """Keeps a layer that nobody sets."""
+
+    def init_model(self, model_args: dict[str, Any]) -> torch.nn.Module:
+        self.teacher = torch.nn.Linear(WIDE, WIDE)
+        return torch.nn.Sequential(torch.nn.Linear(2, WIDE), torch.nn.Linear(WIDE, WIDE), torch.nn.Linear(WIDE, 1))
+
+
+class _Inverting(_Logistic):
+    """Needs numbers that are drawn one by one."""
+
+    def init_model(self, model_args: dict[str, Any]) -> torch.nn.Module:
+        model = torch.nn.Sequential(torch.nn.Linear(2, WIDE), torch.nn.Linear(WIDE, WIDE))
+        if torch.linalg.matrix_rank(model[1].weight.detach()) < WIDE:
+            raise ValueError("singular")
+        return model
+
+
+@pytest.mark.parametrize("plan_class", [_WithATeacher, _Inverting])
+def test_what_is_not_set_next_is_drawn_in_full(built: Built, plan_class: type[TorchTrainingPlan]) -> None:
+    """A node's own random layer is as good as the researcher's, to the bit."""
+    plan, ours = built(plan_class), built(plan_class)
+    ours.build({}, TrainingArguments(), seed=1)
+    plan.build({}, TrainingArguments(), seed=1, are_parameters_to_follow=True)
+
+    assert bits(plan.get_parameters()) == bits(ours.get_parameters())
+    if isinstance(plan, _WithATeacher) and isinstance(ours, _WithATeacher):
+        assert torch.equal(plan.teacher.weight, ours.teacher.weight)

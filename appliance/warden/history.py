@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -40,6 +41,7 @@ PAGE = 50
 SCANNED_AT_MOST = 20_000  # audit lines that one search looks at before it says how far it came
 UPDATES = ("upload", "enclosed")  # what an update's line in the egress record is called
 _ALTERED_IN_A_ROW = 20  # lines that are looked at to find one that says when it was written
+_WHOLE_HASH = re.compile(r"[0-9a-f]{64}")
 _WAITS_S = 86_400.0  # how long an unfinished experiment without a round here counts as being between two
 # What the index plans_listed holds: no text is read for a list.
 _LISTED = (
@@ -575,11 +577,17 @@ def plan_standing(plan: dict[str, Any]) -> PlanState:
 def find_plan(connection: sa.Connection, prefix: str) -> dict[str, Any]:
     """The one plan whose hash begins with ``prefix`` (six characters at least) or whose name it is.
 
+    A whole hash is never a name: whoever names a plan after another one's hash hides none.
+
     Raises:
         FedWardError: There is none, or more than one.
     """
-    by_hash = plans.c.sha256.startswith(prefix, autoescape=True) if len(prefix) >= 6 else sa.false()
-    found = rows(connection, sa.select(plans).where(sa.or_(by_hash, plans.c.name == prefix)))
+    if _WHOLE_HASH.fullmatch(prefix):
+        meant = plans.c.sha256 == prefix
+    else:
+        by_hash = plans.c.sha256.startswith(prefix, autoescape=True) if len(prefix) >= 6 else sa.false()
+        meant = sa.or_(by_hash, plans.c.name == prefix)
+    found = rows(connection, sa.select(plans).where(meant))
     if len(found) == 1:
         return found[0]
     if found:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from appliance.protocol.errors import Code, FedWardError
-from appliance.protocol.messages import PlanState
+from appliance.protocol.messages import PlanApproval, PlanState
 from appliance.warden.history import EgressFilter, History, plan_standing
 from appliance.warden.store import FILE_NAME, audit, plans, settings
 from tests.unit.warden.conftest import PLAN, PLAN_SHA, Node, Outcome
@@ -64,6 +65,22 @@ def test_a_plan_is_found_by_its_name_or_the_beginning_of_its_hash(node: Node, pr
     """Nobody types 64 characters."""
     node.add_plan()
     assert History(node.root).plan(prefix)["sha256"] == PLAN_SHA
+
+
+def test_a_plan_that_is_named_after_another_ones_hash_hides_none(node: Node) -> None:
+    """A researcher chooses the name; else no one could look at the other plan, or revoke it."""
+    node.add_plan()
+    named = "x = 1\n"
+    asked = PlanApproval(name=PLAN_SHA, description="", source=named, sha256=hashlib.sha256(named.encode()).hexdigest())
+    with node.store.write() as connection:
+        node.services.plans.request(connection, "mallory", asked)
+    assert History(node.root).plan(PLAN_SHA)["name"] == "plan"
+
+    with node.store.write() as connection:
+        connection.execute(plans.delete().where(plans.c.sha256 == PLAN_SHA))
+    with pytest.raises(FedWardError) as refusal:
+        History(node.root).plan(PLAN_SHA)
+    assert refusal.value.code is Code.PLAN_UNKNOWN
 
 
 @pytest.mark.parametrize("prefix", ["", "%", "______", "%%%%%%", PLAN_SHA[:5], "nothing"])

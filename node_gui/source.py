@@ -11,6 +11,7 @@ from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 
 from appliance.protocol.wording import spelt_out
+from appliance.warden.findings import source_lines
 
 COLOURED_AT_MOST = 100_000  # characters; a longer text is shown in one colour
 COMPARED_AT_MOST = 3000  # lines
@@ -19,7 +20,7 @@ _CONTEXT = 3  # unchanged lines shown around a change
 
 def lines_of(source: str) -> list[Markup]:
     """The text's lines as HTML, in Pygments' classes; signs that nobody sees are spelt out."""
-    text = spelt_out(source.replace("\r\n", "\n"))
+    text = spelt_out("\n".join(source_lines(source)))
     if len(text) > COLOURED_AT_MOST:
         return [escape(line) for line in text.split("\n")]
     formatter = HtmlFormatter(nowrap=True, classprefix="py-")
@@ -52,9 +53,7 @@ def compare(before: str, after: str) -> list[Row] | None:
     old, new = lines_of(before), lines_of(after)
     if max(len(old), len(new)) > COMPARED_AT_MOST:
         return None
-    matcher = difflib.SequenceMatcher(
-        a=before.replace("\r\n", "\n").split("\n"), b=after.replace("\r\n", "\n").split("\n")
-    )
+    matcher = difflib.SequenceMatcher(a=source_lines(before), b=source_lines(after))
     found: list[Row] = []
     for kind, i, i_end, j, j_end in matcher.get_opcodes():
         if kind == "equal":

@@ -19,6 +19,7 @@ from appliance.protocol.errors import Code, FedWardError
 from appliance.protocol.messages import ArgumentRange, PlanApproval, PlanState
 from appliance.transport.sqlite import Statement
 from appliance.warden.audit import AuditLog
+from appliance.warden.findings import has_lone_return
 from appliance.warden.policy import Policy
 from appliance.warden.store import plan_decisions, plans
 
@@ -50,7 +51,7 @@ class PlanBook:
         """A researcher asks for review. A text that is already known keeps its standing.
 
         Raises:
-            FedWardError: The stated hash is not the text's, or too many plans of theirs wait already.
+            FedWardError: The stated hash is not the text's, a line of it ends unseen, or too many plans of theirs wait already.
         """
         sha256 = _sha256(asked.source)
         if sha256 != asked.sha256:
@@ -196,6 +197,12 @@ class PlanBook:
         origin: str,
         ranges: Sequence[ArgumentRange],
     ) -> None:
+        if has_lone_return(source):
+            raise FedWardError(
+                "The plan's text has a carriage return that ends a line unseen; code could stand behind a comment.",
+                code=Code.PLAN_INVALID,
+                remedy="Save the text with line ends of one kind (LF or CRLF) and send it again.",
+            )
         connection.execute(
             plans.insert().values(
                 sha256=_sha256(source),

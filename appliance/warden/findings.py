@@ -7,10 +7,12 @@ parsed and never run.
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
+_LINE_END = re.compile(r"\r\n|\r|\n")
 MOST = 200  # findings of one plan; a text with more is not read line by line
 
 
@@ -95,6 +97,16 @@ _TENSOR_ATTRIBUTES = frozenset({"data", "state_dict", "load_state_dict", "get_pa
 _MAX_TEXT = 500  # characters of one literal; a longer one may carry something
 
 
+def source_lines(source: str) -> list[str]:
+    """A plan's text in lines as Python takes them; ``str.splitlines`` would end one at signs that Python passes over."""
+    return _LINE_END.split(source)
+
+
+def has_lone_return(source: str) -> bool:
+    """Whether a carriage return stands alone: Python ends a line there, and with it a comment, an editor does not."""
+    return "\r" in source.replace("\r\n", "")
+
+
 def find(source: str) -> list[Finding]:
     """The findings of a plan's text, by line; at most ``MOST``.
 
@@ -104,7 +116,7 @@ def find(source: str) -> list[Finding]:
     try:
         tree = ast.parse(source)
     except SyntaxError as error:
-        found.add(Finding(Kind.UNREADABLE, min(max(error.lineno or 1, 1), source.count("\n") + 1), ""))
+        found.add(Finding(Kind.UNREADABLE, min(max(error.lineno or 1, 1), len(source_lines(source))), ""))
     except (ValueError, RecursionError, MemoryError):
         found.add(Finding(Kind.UNREADABLE, 1, ""))
     else:
@@ -217,9 +229,12 @@ _RULES: tuple[Callable[[ast.AST], Iterator[Finding]], ...] = (
 
 def _hidden_signs(source: str) -> Iterator[Finding]:
     """Signs that no reader sees, or that turn the writing: the text would read otherwise than it runs."""
-    for number, line in enumerate(source.split("\n"), 1):
+    for number, end in enumerate(_LINE_END.finditer(source), 1):
+        if end[0] == "\r":
+            yield Finding(Kind.HIDDEN, number, "\\r")
+    for number, line in enumerate(source_lines(source), 1):
         for sign in line:
-            if not sign.isprintable() and sign not in "\t\r":
+            if not sign.isprintable() and sign != "\t":
                 yield Finding(Kind.HIDDEN, number, sign.encode("unicode_escape").decode())
 
 

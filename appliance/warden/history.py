@@ -24,6 +24,7 @@ from appliance.protocol.messages import PlanState
 from appliance.protocol.rounds import FINAL_STEPS, RoundStep
 from appliance.transport.sqlite import reading_engine
 from appliance.warden.audit import audit_lines
+from appliance.warden.findings import source_lines
 from appliance.warden.store import (
     FILE_NAME,
     audit,
@@ -265,8 +266,8 @@ class History:
             return ""
         return "".join(
             difflib.unified_diff(
-                before["source"].splitlines(keepends=True),
-                plan["source"].splitlines(keepends=True),
+                _lines_to_compare(before["source"]),
+                _lines_to_compare(plan["source"]),
                 f"approved {before['sha256'][:12]}",
                 f"{plan['state']} {plan['sha256'][:12]}",
             )
@@ -457,6 +458,10 @@ class History:
                 if needle in text.casefold():
                     lines.append(_audit_line(n, text, hash_))
         return AuditPage(lines, searched_to, searched_to if is_cut else None)
+
+
+def _lines_to_compare(source: str) -> list[str]:
+    return [f"{line}\n" for line in source_lines(source)]
 
 
 def _page(connection: sa.Connection, query: sa.Select[Any], offset: int, size: int) -> Page:

@@ -79,6 +79,22 @@ def test_a_text_that_does_not_have_its_stated_hash_is_refused_and_not_kept(node:
     assert node.table(plans) == []
 
 
+@pytest.mark.parametrize("text", ["# harmless\rimport os\n", "x = 1\r", "x = 1\r\r\n"])
+def test_a_line_end_that_nobody_sees_is_refused_and_not_kept(node: Node, text: str) -> None:
+    """Python runs what the page would show as a comment's end."""
+    with pytest.raises(FedWardError, match="carriage return") as refusal:
+        request(node, text)
+    assert refusal.value.code is Code.PLAN_INVALID
+    with pytest.raises(FedWardError, match="carriage return"), node.store.write() as connection:
+        node.services.plans.add(connection, "Dr. Weiss", "ours", "", text)
+    assert node.table(plans) == []
+
+
+def test_a_text_from_another_system_and_with_a_form_feed_is_taken(node: Node) -> None:
+    """CRLF is a line end that everybody sees, and a form feed ends no line."""
+    assert state(node, request(node, "x = 1\r\n\x0cy = 2\r\n")) is PlanState.PENDING
+
+
 def test_an_unknown_text_is_said_to_be_unknown(node: Node) -> None:
     """The researcher then sends it."""
     assert state(node) is PlanState.UNKNOWN

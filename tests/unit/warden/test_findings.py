@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 
 import pytest
 
-from appliance.warden.findings import MOST, Finding, Kind, find
+from appliance.warden.findings import MOST, Finding, Kind, find, source_lines
 
 DEMO = Path(__file__).parents[3] / "appliance/demo/plan.py"
 
@@ -70,6 +71,25 @@ def test_what_hides_the_same_is_found_too(text: str) -> None:
 def test_a_finding_names_its_line_and_what_stands_there() -> None:
     """It is shown beside it."""
     assert find("x = 1\n\nopen(p)\n") == [Finding(Kind.FILE, 3, "open")]
+
+
+@pytest.mark.parametrize(
+    "sign", ["\n", "\r", "\r\n", "\r\r\n", "\x0b", "\x0c", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029"]
+)
+def test_lines_are_those_of_python(sign: str) -> None:
+    """What stands behind a comment runs only where Python ends the line, and there we end it too."""
+    text = f"# a{sign}x = 1\ny = 2"
+    (*_, last) = ast.parse(text).body
+
+    lines = source_lines(text)
+    assert (len(lines), lines[-1]) == (last.lineno, "y = 2")
+    assert ("x = 1" in lines) is (len(ast.parse(text).body) == 2)
+
+
+def test_a_lone_carriage_return_is_found_in_a_plan_that_is_there_already() -> None:
+    """Older releases took them."""
+    found = find("x = 1\r\n# a\ropen(p)\r\n")
+    assert found == [Finding(Kind.HIDDEN, 2, "\\r"), Finding(Kind.FILE, 3, "open")]
 
 
 def test_an_honest_plan_has_none() -> None:

@@ -51,7 +51,7 @@ class PlanBook:
         """A researcher asks for review. A text that is already known keeps its standing.
 
         Raises:
-            FedWardError: The stated hash is not the text's, a line of it ends unseen, or too many plans of theirs wait already.
+            FedWardError: The stated hash is not the text's, a line of it ends unseen, or too many plans of theirs wait.
         """
         sha256 = _sha256(asked.source)
         if sha256 != asked.sha256:

@@ -98,7 +98,7 @@ _MAX_TEXT = 500  # characters of one literal; a longer one may carry something
 
 
 def source_lines(source: str) -> list[str]:
-    """A plan's text in lines as Python takes them; ``str.splitlines`` would end one at signs that Python passes over."""
+    """A plan's text in lines as Python takes them; ``str.splitlines`` ends one at signs that Python passes over."""
     return _LINE_END.split(source)
 
 

@@ -13,7 +13,7 @@ from werkzeug.wrappers import Response
 from appliance.protocol.errors import Code, FedWardError
 from appliance.protocol.messages import PlanState
 from appliance.warden.findings import Kind, find
-from appliance.warden.history import PAGE, plan_standing
+from appliance.warden.history import PAGE, plan_standing, same_person
 from node_gui.access import may
 from node_gui.context import governance, history, node_status, person, say
 from node_gui.forms import asked, end_of_day, invalid, number, offset, revision, text, turn
@@ -148,7 +148,7 @@ def _plan_page(sha256: str, error: FedWardError | None = None) -> str:
         by_line=by_line,
         hints=HINTS,
         first=first,
-        is_first=first is not None and first["reviewer"].casefold() == person().name.casefold(),
+        is_first=first is not None and same_person(first["reviewer"], person().name),
         may_decide=may(person().role, "plans.approve"),
         asked_ranges=[_shown_range(number_, r) for number_, r in enumerate(found["asked_ranges"])],
         given_ranges=[describe(r) for r in (first or found)["ranges"]],

@@ -20,6 +20,7 @@ from appliance.protocol.messages import ArgumentRange, PlanApproval, PlanState
 from appliance.transport.sqlite import Statement
 from appliance.warden.audit import AuditLog
 from appliance.warden.findings import has_lone_return
+from appliance.warden.history import same_person
 from appliance.warden.policy import Policy
 from appliance.warden.store import plan_decisions, plans
 
@@ -64,9 +65,21 @@ class PlanBook:
         self._audit.write(connection, researcher, "plan.requested", sha256, name=asked.name)
 
     def add(self, connection: sa.Connection, staff: str, name: str, description: str, source: str) -> str:
-        """The hospital brings a plan of its own, which is its approval by whoever brings it. Returns its SHA-256."""
+        """The hospital brings a plan of its own, which is its approval by whoever brings it. Returns its SHA-256.
+
+        Raises:
+            FedWardError: It waits for its second approval, which is given to what the first reviewer approved.
+        """
         sha256 = _sha256(source)
-        if self._find(connection, sha256) is None:
+        known = self._find(connection, sha256)
+        if known is not None and known["first_approval"] is not None:
+            raise FedWardError(
+                f"This text waits here as '{known['name']}' for the second of two approvals.",
+                code=Code.POLICY_REFUSED,
+                rule=str(self._policy.rule("second_reviewer")),
+                remedy="Another reviewer approves it where it waits, after reading it and the first one's terms.",
+            )
+        if known is None:
             self._insert(connection, name, description, source, staff, "hospital", ())
         self.approve(connection, staff, sha256, note="Brought by the hospital.", until=None, ranges=None)
         return sha256
@@ -263,7 +276,7 @@ class PlanBook:
         return plan
 
     def _require_second(self, staff: str, first: dict[str, Any], ranges: list[Any] | None, until: float | None) -> None:
-        if staff.strip().casefold() == first["reviewer"].strip().casefold():
+        if same_person(staff, first["reviewer"]):
             raise FedWardError(
                 "You gave the first of two approvals; somebody else gives the second.",
                 code=Code.POLICY_REFUSED,

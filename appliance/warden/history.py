@@ -10,6 +10,7 @@ import difflib
 import json
 import re
 import time
+import unicodedata
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -577,6 +578,17 @@ def plan_standing(plan: dict[str, Any]) -> PlanState:
     state = PlanState(plan["state"])
     has_ended = state is PlanState.APPROVED and plan["until"] is not None and plan["until"] <= time.time()
     return PlanState.EXPIRED if has_ended else state
+
+
+def same_person(name: str, other: str) -> bool:
+    """Whether two names are one person's, however they are written: in width, case and blanks."""
+    return _person_key(name) == _person_key(other)
+
+
+def _person_key(name: str) -> str:
+    # Folding may undo the normal form, so that comes before and after it (Unicode's NFKC_Casefold, in short).
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+    return " ".join(folded.split())
 
 
 def find_plan(connection: sa.Connection, prefix: str) -> dict[str, Any]:

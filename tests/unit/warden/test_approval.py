@@ -241,7 +241,7 @@ def test_an_approval_counts_once_two_people_gave_it(two: Node) -> None:
     assert runnable(two)[0] == PLAN
 
 
-@pytest.mark.parametrize("name", ["Dr. Weiss", "dr. weiss", "Dr. Weiss "])
+@pytest.mark.parametrize("name", ["Dr. Weiss", "dr. weiss", "Dr. Weiss ", "Dr.  Weiss", "Dr. Weiß", "\uff24r. Weiss"])
 def test_the_same_person_is_not_two(two: Node, name: str) -> None:
     """However the name is written."""
     request(two)
@@ -249,6 +249,16 @@ def test_the_same_person_is_not_two(two: Node, name: str) -> None:
     with pytest.raises(FedWardError) as refusal:
         second(two, name)
     assert refusal.value.rule == "second_reviewer = True (set by the site)"
+    assert state(two) is PlanState.PENDING
+
+
+def test_to_bring_a_text_is_no_second_approval(two: Node) -> None:
+    """Whoever brings it did not read what the first reviewer approved; it is given where the plan waits."""
+    request(two)
+    approve(two)
+    with pytest.raises(FedWardError, match="second of two") as refusal, two.store.write() as connection:
+        two.services.plans.add(connection, "Otto", "ours", "", PLAN)
+    assert refusal.value.code is Code.POLICY_REFUSED
     assert state(two) is PlanState.PENDING
 
 

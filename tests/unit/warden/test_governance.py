@@ -303,6 +303,28 @@ def test_changed_files_lock_a_dataset_until_staff_accept_them(served: Node, call
     assert (served.table(datasets)[0]["state"], served.table(datasets)[0]["rows"]) == ("active", 120)
 
 
+def test_files_are_not_accepted_for_a_dataset_that_became_another_while_they_were_read(
+    served: Node, call: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody else brought a new version meanwhile: that one stays."""
+    served.add_dataset()
+    served.runner.report |= {"fingerprint": "b" * 64, "rows": 120}
+    inspect = served.runner.inspect
+
+    def slow(job: Any) -> Any:
+        if job.action == "check":
+            with served.store.write() as connection:
+                (row,) = served.table(datasets)
+                served.services.datasets.describe(connection, "Otto", row["id"], description="new", tags=("x",))
+        return inspect(job)
+
+    monkeypatch.setattr(served.runner, "inspect", slow)
+    with pytest.raises(FedWardError) as refusal:
+        call("dataset.check", dataset="trial", accept=True)
+    assert refusal.value.code is Code.DECISION_STALE
+    assert served.table(datasets)[0]["rows"] == 100
+
+
 def test_files_put_back_as_they_were_unlock_the_dataset(served: Node, call: Any) -> None:
     """There is nothing to accept."""
     served.add_dataset()
@@ -485,6 +507,7 @@ def test_a_new_version_that_cannot_be_used_changes_nothing(served: Node, call: A
     ("method", "params"),
     [
         ("dataset.describe", {"description": "", "tags": ["x"]}),
+        ("dataset.check", {"accept": True}),
         ("dataset.renew", {"path": "trial.csv"}),
         ("dataset.suspend", {}),
         ("dataset.resume", {}),

@@ -8,12 +8,18 @@ from __future__ import annotations
 
 import ast
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 _LINE_END = re.compile(r"\r\n|\r|\n")
-MOST = 200  # findings of one plan; a text with more is not read line by line
+MOST = 100  # findings of one kind that are listed; so many of one kind hide none of another
+# Signs that leave no mark on a page although they count as printable: Default_Ignorable_Code_Point of Unicode's
+# DerivedCoreProperties.txt beyond the format characters, and the empty Braille pattern.
+_UNSEEN = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0000-\U000e0fff]"
+)
 
 
 class Kind(StrEnum):
@@ -38,11 +44,13 @@ class Finding:
     Attributes:
         line: The line of the text, from 1.
         what: The name or the sign that was found, as it stands there.
+        unlisted: How many more of its kind follow that are not listed.
     """
 
     kind: Kind
     line: int
     what: str
+    unlisted: int = 0
 
 
 # What a plan needs to describe a model and its training.
@@ -108,7 +116,7 @@ def has_lone_return(source: str) -> bool:
 
 
 def find(source: str) -> list[Finding]:
-    """The findings of a plan's text, by line; at most ``MOST``.
+    """The findings of a plan's text, by line; at most ``MOST`` of a kind, the last of which says how many more there are.
 
     A text that does not parse has one, which says so: the node would refuse it as well.
     """
@@ -123,9 +131,19 @@ def find(source: str) -> list[Finding]:
         for node in ast.walk(tree):
             for rule in _RULES:
                 found.update(rule(node))
-            if len(found) >= MOST:
-                break
-    return sorted(found, key=lambda finding: (finding.line, finding.kind, finding.what))[:MOST]
+    return _listed(sorted(found, key=lambda finding: (finding.line, finding.kind, finding.what)))
+
+
+def _listed(found: list[Finding]) -> list[Finding]:
+    left, seen = Counter(finding.kind for finding in found), Counter[Kind]()
+    listed = []
+    for finding in found:
+        seen[finding.kind] += 1
+        if seen[finding.kind] == MOST:
+            listed.append(replace(finding, unlisted=left[finding.kind] - MOST))
+        elif seen[finding.kind] < MOST:
+            listed.append(finding)
+    return listed
 
 
 def _imports(node: ast.AST) -> Iterator[Finding]:
@@ -234,7 +252,7 @@ def _hidden_signs(source: str) -> Iterator[Finding]:
             yield Finding(Kind.HIDDEN, number, "\\r")
     for number, line in enumerate(source_lines(source), 1):
         for sign in line:
-            if not sign.isprintable() and sign != "\t":
+            if (not sign.isprintable() and sign != "\t") or _UNSEEN.match(sign):
                 yield Finding(Kind.HIDDEN, number, sign.encode("unicode_escape").decode())
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from appliance.protocol.messages import ArgumentRange
+from appliance.warden.findings import MOST
 from appliance.warden.store import plan_decisions, plans
 from node_gui.access import Role
 from node_gui.source import BLANK_LINES_AT_MOST, COLOURED_AT_MOST, SHOWN_AT_MOST, lines_of
@@ -181,6 +182,12 @@ def test_hints_stand_beside_their_lines(hospital: Hospital, reviewer: Browser) -
     page = reviewer.get(f"/plans/{sha256}").text
     assert 'href="#line-3"' in page
     assert page.count('class="hint-mark"') == 2
+
+
+def test_hints_that_are_not_listed_are_counted(hospital: Hospital, reviewer: Browser) -> None:
+    """A reviewer must not take the list for all."""
+    sha256 = hospital.request_plan("print(x)\n" * (MOST + 30))
+    assert "30 more of this kind follow and are not listed." in reviewer.get(f"/plans/{sha256}").text
 
 
 def test_changes_stand_side_by_side(hospital: Hospital, reviewer: Browser) -> None:

@@ -106,6 +106,15 @@ def test_a_text_that_is_made_to_break_a_parser_breaks_nothing(text: str) -> None
     assert len(find(text)) <= 2
 
 
-def test_a_text_full_of_findings_is_not_read_for_ever() -> None:
-    """Two hundred hints say enough."""
-    assert len(find("eval(x)\n" * 5000)) == MOST
+@pytest.mark.parametrize("sign", "\u034f\u115f\u2800\u3164\ufe0f\uffa0\u200b\U000e0041\U000e0100")
+def test_a_sign_that_leaves_no_mark_is_found(sign: str) -> None:
+    """Two names would look alike, or a text would be longer than it seems."""
+    assert find(f"x = 1  # a{sign}b") == [Finding(Kind.HIDDEN, 1, sign.encode("unicode_escape").decode())]
+
+
+def test_many_findings_of_a_kind_are_counted_and_hide_none_of_another() -> None:
+    """Else whoever has something to hide would put it behind what is harmless."""
+    found = find("print(x)\n" * (MOST + 30) + "import socket\n")
+
+    assert [finding.unlisted for finding in found if finding.kind is Kind.OUTPUT] == [0] * (MOST - 1) + [30]
+    assert found[-1] == Finding(Kind.NETWORK, MOST + 31, "import socket")

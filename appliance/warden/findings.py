@@ -116,7 +116,7 @@ def has_lone_return(source: str) -> bool:
 
 
 def find(source: str) -> list[Finding]:
-    """The findings of a plan's text, by line; at most ``MOST`` of a kind, the last of which says how many more there are.
+    """The findings of a plan's text, by line; at most ``MOST`` of a kind, and the last says how many more.
 
     A text that does not parse has one, which says so: the node would refuse it as well.
     """

@@ -187,7 +187,10 @@ def test_hints_stand_beside_their_lines(hospital: Hospital, reviewer: Browser) -
 def test_hints_that_are_not_listed_are_counted(hospital: Hospital, reviewer: Browser) -> None:
     """A reviewer must not take the list for all."""
     sha256 = hospital.request_plan("print(x)\n" * (MOST + 30))
-    assert "30 more of this kind follow and are not listed." in reviewer.get(f"/plans/{sha256}").text
+
+    page = reviewer.get(f"/plans/{sha256}").text
+    assert f"{MOST + 30} places to look at" in page
+    assert "30 more of this kind follow and are not listed." in page
 
 
 def test_changes_stand_side_by_side(hospital: Hospital, reviewer: Browser) -> None:

@@ -310,8 +310,9 @@ class Governance:
         """
         wanted = EgressFilter(experiment_id, recipient, since, until, updates_only)
         services = self._services
-        with services.store.write() as connection:
+        with services.store.read() as connection:  # a long record keeps no round from its transactions
             statement = services.egress.statement(connection, services.signer, wanted)
+        with services.store.write() as connection:
             services.audit.write(connection, f"staff:{staff.name}", "egress.exported", experiment_id or "")
         return statement
 

@@ -514,9 +514,11 @@ def _dataset_name(connection: sa.Connection, dataset_id: str) -> str | None:
     name = connection.scalar(sa.select(datasets.c.name).where(datasets.c.id == dataset_id))
     if name is not None:
         return str(name)
-    for text in connection.scalars(sa.select(audit.c.text).where(audit.c.subject == dataset_id).order_by(audit.c.n)):
-        line = json.loads(text)
-        if line["event"] == "dataset.added":
+    columns = (audit.c.n, sa.cast(audit.c.text, sa.LargeBinary), audit.c.hash)
+    query = sa.select(*columns).where(audit.c.subject == dataset_id).order_by(audit.c.n)
+    for n, raw, hash_ in connection.execute(query):
+        line = _audit_line(n, (raw or b"").decode("utf-8", "surrogateescape"), hash_)
+        if not line["is_altered"] and line["event"] == "dataset.added":
             return str(line["details"]["name"])
     return None
 

@@ -19,7 +19,7 @@ from appliance.protocol.errors import Code, FedWardError
 from appliance.protocol.messages import ArgumentRange, PlanApproval, PlanState
 from appliance.transport.sqlite import Statement
 from appliance.warden.audit import AuditLog
-from appliance.warden.findings import has_lone_return
+from appliance.warden.findings import lone_returns
 from appliance.warden.history import same_person
 from appliance.warden.policy import Policy
 from appliance.warden.store import plan_decisions, plans
@@ -210,11 +210,11 @@ class PlanBook:
         origin: str,
         ranges: Sequence[ArgumentRange],
     ) -> None:
-        if has_lone_return(source):
+        if hidden := lone_returns(source):
             raise FedWardError(
-                "The plan's text has a carriage return that ends a line unseen; code could stand behind a comment.",
+                f"Line {hidden[0]} of the plan ends in a carriage return alone; code could hide behind a comment so: "
+                "save the text with LF or CRLF line ends.",
                 code=Code.PLAN_INVALID,
-                remedy="Save the text with line ends of one kind (LF or CRLF) and send it again.",
             )
         connection.execute(
             plans.insert().values(

@@ -110,9 +110,9 @@ def source_lines(source: str) -> list[str]:
     return _LINE_END.split(source)
 
 
-def has_lone_return(source: str) -> bool:
-    """Whether a carriage return stands alone: Python ends a line there, and with it a comment, an editor does not."""
-    return "\r" in source.replace("\r\n", "")
+def lone_returns(source: str) -> list[int]:
+    """The lines that a lone carriage return ends: for Python, and so does a comment there; for an editor it goes on."""
+    return [number for number, end in enumerate(_LINE_END.finditer(source), 1) if end[0] == "\r"]
 
 
 def find(source: str) -> list[Finding]:
@@ -247,9 +247,8 @@ _RULES: tuple[Callable[[ast.AST], Iterator[Finding]], ...] = (
 
 def _hidden_signs(source: str) -> Iterator[Finding]:
     """Signs that no reader sees, or that turn the writing: the text would read otherwise than it runs."""
-    for number, end in enumerate(_LINE_END.finditer(source), 1):
-        if end[0] == "\r":
-            yield Finding(Kind.HIDDEN, number, "\\r")
+    for number in lone_returns(source):
+        yield Finding(Kind.HIDDEN, number, "\\r")
     for number, line in enumerate(source_lines(source), 1):
         for sign in line:
             if (not sign.isprintable() and sign != "\t") or _UNSEEN.match(sign):

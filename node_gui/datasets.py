@@ -147,7 +147,8 @@ def check(dataset_id: str) -> Response | tuple[str, int]:
     """Read the file again; with ``accept``, take it as it is now."""
     found = history().dataset(dataset_id)
     try:
-        result = governance().call("dataset.check", dataset=found["id"], accept="accept" in request.form)
+        accepted = {"accept": True, "shown": revision()} if "accept" in request.form else {}
+        result = governance().call("dataset.check", dataset=found["id"], **accepted)
     except FedWardError as error:
         return _again(dataset_id, error)
     if not result["changed"]:

@@ -13,11 +13,11 @@ from werkzeug.wrappers import Response
 from appliance.protocol.errors import Code, FedWardError
 from appliance.protocol.messages import PlanState
 from appliance.warden.findings import Kind, find
-from appliance.warden.history import plan_standing
+from appliance.warden.history import PAGE, plan_standing, same_person
 from node_gui.access import may
 from node_gui.context import governance, history, node_status, person, say
 from node_gui.forms import asked, end_of_day, invalid, number, offset, revision, text, turn
-from node_gui.source import compare, lines_of
+from node_gui.source import SHOWN_AT_MOST, compare, lines_of
 
 blueprint = Blueprint("plans", __name__, url_prefix="/plans")
 
@@ -126,7 +126,8 @@ def _again(sha256: str, error: FedWardError) -> tuple[str, int]:
 
 def _plan_page(sha256: str, error: FedWardError | None = None) -> str:
     found = history().plan(sha256)
-    findings = find(found["source"])
+    findings, lines = find(found["source"]), lines_of(found["source"])
+    start = min(offset() // PAGE, (len(lines) - 1) // SHOWN_AT_MOST) * SHOWN_AT_MOST
     by_line: dict[int, list[Any]] = {}
     for finding in findings:
         by_line.setdefault(finding.line, []).append(finding)
@@ -139,12 +140,15 @@ def _plan_page(sha256: str, error: FedWardError | None = None) -> str:
         decisions=history().plan_decisions(found["name"]),
         decision_names=DECISIONS,
         before=history().plan_before(found),
-        lines=lines_of(found["source"]),
+        lines=lines[start : start + SHOWN_AT_MOST],
+        start=start,
+        line_count=len(lines),
+        part_size=SHOWN_AT_MOST,
         findings=findings,
         by_line=by_line,
         hints=HINTS,
         first=first,
-        is_first=first is not None and first["reviewer"].casefold() == person().name.casefold(),
+        is_first=first is not None and same_person(first["reviewer"], person().name),
         may_decide=may(person().role, "plans.approve"),
         asked_ranges=[_shown_range(number_, r) for number_, r in enumerate(found["asked_ranges"])],
         given_ranges=[describe(r) for r in (first or found)["ranges"]],

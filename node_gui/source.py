@@ -11,16 +11,20 @@ from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 
 from appliance.protocol.wording import spelt_out
+from appliance.warden.findings import source_lines
 
-COLOURED_AT_MOST = 100_000  # characters; a longer text is shown in one colour
+# Pygments takes more than linear time on long texts and on many blank lines: such a text is shown in one colour.
+COLOURED_AT_MOST = 20_000  # characters
+BLANK_LINES_AT_MOST = 50  # in a row
+SHOWN_AT_MOST = 5000  # lines on one page
 COMPARED_AT_MOST = 3000  # lines
 _CONTEXT = 3  # unchanged lines shown around a change
 
 
 def lines_of(source: str) -> list[Markup]:
     """The text's lines as HTML, in Pygments' classes; signs that nobody sees are spelt out."""
-    text = spelt_out(source.replace("\r\n", "\n"))
-    if len(text) > COLOURED_AT_MOST:
+    text = spelt_out("\n".join(source_lines(source)))
+    if len(text) > COLOURED_AT_MOST or _has_a_blank_stretch(text):
         return [escape(line) for line in text.split("\n")]
     formatter = HtmlFormatter(nowrap=True, classprefix="py-")
     # A span ends with its line, so that the lines can be taken apart. Each ends with a newline, also the last.
@@ -29,6 +33,15 @@ def lines_of(source: str) -> list[Markup]:
     if len(lines) != text.count("\n") + 1:  # a number beside the wrong line would be worse than no colour
         return [escape(line) for line in text.split("\n")]
     return lines
+
+
+def _has_a_blank_stretch(text: str) -> bool:
+    stretch = 0
+    for line in text.split("\n"):
+        stretch = 0 if line.strip() else stretch + 1
+        if stretch > BLANK_LINES_AT_MOST:
+            return True
+    return False
 
 
 @dataclass(frozen=True)
@@ -52,9 +65,7 @@ def compare(before: str, after: str) -> list[Row] | None:
     old, new = lines_of(before), lines_of(after)
     if max(len(old), len(new)) > COMPARED_AT_MOST:
         return None
-    matcher = difflib.SequenceMatcher(
-        a=before.replace("\r\n", "\n").split("\n"), b=after.replace("\r\n", "\n").split("\n")
-    )
+    matcher = difflib.SequenceMatcher(a=source_lines(before), b=source_lines(after))
     found: list[Row] = []
     for kind, i, i_end, j, j_end in matcher.get_opcodes():
         if kind == "equal":

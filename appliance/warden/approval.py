@@ -19,6 +19,8 @@ from appliance.protocol.errors import Code, FedWardError
 from appliance.protocol.messages import ArgumentRange, PlanApproval, PlanState
 from appliance.transport.sqlite import Statement
 from appliance.warden.audit import AuditLog
+from appliance.warden.findings import lone_returns
+from appliance.warden.history import same_person
 from appliance.warden.policy import Policy
 from appliance.warden.store import plan_decisions, plans
 
@@ -50,7 +52,7 @@ class PlanBook:
         """A researcher asks for review. A text that is already known keeps its standing.
 
         Raises:
-            FedWardError: The stated hash is not the text's, or too many plans of theirs wait already.
+            FedWardError: The stated hash is not the text's, a line of it ends unseen, or too many plans of theirs wait.
         """
         sha256 = _sha256(asked.source)
         if sha256 != asked.sha256:
@@ -63,9 +65,21 @@ class PlanBook:
         self._audit.write(connection, researcher, "plan.requested", sha256, name=asked.name)
 
     def add(self, connection: sa.Connection, staff: str, name: str, description: str, source: str) -> str:
-        """The hospital brings a plan of its own, which is its approval by whoever brings it. Returns its SHA-256."""
+        """The hospital brings a plan of its own, which is its approval by whoever brings it. Returns its SHA-256.
+
+        Raises:
+            FedWardError: It waits for its second approval, which is given to what the first reviewer approved.
+        """
         sha256 = _sha256(source)
-        if self._find(connection, sha256) is None:
+        known = self._find(connection, sha256)
+        if known is not None and known["first_approval"] is not None:
+            raise FedWardError(
+                f"This text waits here as '{known['name']}' for the second of two approvals.",
+                code=Code.POLICY_REFUSED,
+                rule=str(self._policy.rule("second_reviewer")),
+                remedy="Another reviewer approves it where it waits, after reading it and the first one's terms.",
+            )
+        if known is None:
             self._insert(connection, name, description, source, staff, "hospital", ())
         self.approve(connection, staff, sha256, note="Brought by the hospital.", until=None, ranges=None)
         return sha256
@@ -196,6 +210,12 @@ class PlanBook:
         origin: str,
         ranges: Sequence[ArgumentRange],
     ) -> None:
+        if hidden := lone_returns(source):
+            raise FedWardError(
+                f"Line {hidden[0]} of the plan ends in a carriage return alone; code could hide behind a comment so: "
+                "save the text with LF or CRLF line ends.",
+                code=Code.PLAN_INVALID,
+            )
         connection.execute(
             plans.insert().values(
                 sha256=_sha256(source),
@@ -256,7 +276,7 @@ class PlanBook:
         return plan
 
     def _require_second(self, staff: str, first: dict[str, Any], ranges: list[Any] | None, until: float | None) -> None:
-        if staff.strip().casefold() == first["reviewer"].strip().casefold():
+        if same_person(staff, first["reviewer"]):
             raise FedWardError(
                 "You gave the first of two approvals; somebody else gives the second.",
                 code=Code.POLICY_REFUSED,

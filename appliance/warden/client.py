@@ -9,6 +9,8 @@ from appliance.protocol.errors import Code, FedWardError
 from appliance.protocol.local.frames import connect
 
 CALL_TIMEOUT_S = 600.0  # reading a large dataset takes its time
+QUICK_TIMEOUT_S = 5.0
+_QUICK = frozenset({"account.record", "node.status", "policy.show"})  # what pages wait for: a warden that hangs is down
 
 
 class GovernanceClient:
@@ -30,10 +32,11 @@ class GovernanceClient:
         Raises:
             FedWardError: As the warden answered; NODE_NOT_RUNNING when nobody answers.
         """
+        timeout_s = QUICK_TIMEOUT_S if method in _QUICK else CALL_TIMEOUT_S
         try:
             with connect(self._socket) as channel:
                 channel.send({"method": method, "params": params, "staff": self._staff})
-                frame = channel.receive(timeout_s=CALL_TIMEOUT_S)
+                frame = channel.receive(timeout_s=timeout_s)
         except OSError as error:
             raise FedWardError("The warden did not answer.", code=Code.NODE_NOT_RUNNING) from error
         if frame is None:

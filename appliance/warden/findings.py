@@ -7,11 +7,19 @@ parsed and never run.
 from __future__ import annotations
 
 import ast
+import re
+from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
-MOST = 200  # findings of one plan; a text with more is not read line by line
+_LINE_END = re.compile(r"\r\n|\r|\n")
+MOST = 100  # findings of one kind that are listed; so many of one kind hide none of another
+# Signs that leave no mark on a page although they count as printable: Default_Ignorable_Code_Point of Unicode's
+# DerivedCoreProperties.txt beyond the format characters, and the empty Braille pattern.
+_UNSEEN = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0000-\U000e0fff]"
+)
 
 
 class Kind(StrEnum):
@@ -36,11 +44,13 @@ class Finding:
     Attributes:
         line: The line of the text, from 1.
         what: The name or the sign that was found, as it stands there.
+        unlisted: How many more of its kind follow that are not listed.
     """
 
     kind: Kind
     line: int
     what: str
+    unlisted: int = 0
 
 
 # What a plan needs to describe a model and its training.
@@ -95,8 +105,18 @@ _TENSOR_ATTRIBUTES = frozenset({"data", "state_dict", "load_state_dict", "get_pa
 _MAX_TEXT = 500  # characters of one literal; a longer one may carry something
 
 
+def source_lines(source: str) -> list[str]:
+    """A plan's text in lines as Python takes them; ``str.splitlines`` ends one at signs that Python passes over."""
+    return _LINE_END.split(source)
+
+
+def lone_returns(source: str) -> list[int]:
+    """The lines that a lone carriage return ends: for Python, and so does a comment there; for an editor it goes on."""
+    return [number for number, end in enumerate(_LINE_END.finditer(source), 1) if end[0] == "\r"]
+
+
 def find(source: str) -> list[Finding]:
-    """The findings of a plan's text, by line; at most ``MOST``.
+    """The findings of a plan's text, by line; at most ``MOST`` of a kind, and the last says how many more.
 
     A text that does not parse has one, which says so: the node would refuse it as well.
     """
@@ -104,16 +124,26 @@ def find(source: str) -> list[Finding]:
     try:
         tree = ast.parse(source)
     except SyntaxError as error:
-        found.add(Finding(Kind.UNREADABLE, min(max(error.lineno or 1, 1), source.count("\n") + 1), ""))
+        found.add(Finding(Kind.UNREADABLE, min(max(error.lineno or 1, 1), len(source_lines(source))), ""))
     except (ValueError, RecursionError, MemoryError):
         found.add(Finding(Kind.UNREADABLE, 1, ""))
     else:
         for node in ast.walk(tree):
             for rule in _RULES:
                 found.update(rule(node))
-            if len(found) >= MOST:
-                break
-    return sorted(found, key=lambda finding: (finding.line, finding.kind, finding.what))[:MOST]
+    return _listed(sorted(found, key=lambda finding: (finding.line, finding.kind, finding.what)))
+
+
+def _listed(found: list[Finding]) -> list[Finding]:
+    left, seen = Counter(finding.kind for finding in found), Counter[Kind]()
+    listed = []
+    for finding in found:
+        seen[finding.kind] += 1
+        if seen[finding.kind] == MOST:
+            listed.append(replace(finding, unlisted=left[finding.kind] - MOST))
+        elif seen[finding.kind] < MOST:
+            listed.append(finding)
+    return listed
 
 
 def _imports(node: ast.AST) -> Iterator[Finding]:
@@ -217,9 +247,11 @@ _RULES: tuple[Callable[[ast.AST], Iterator[Finding]], ...] = (
 
 def _hidden_signs(source: str) -> Iterator[Finding]:
     """Signs that no reader sees, or that turn the writing: the text would read otherwise than it runs."""
-    for number, line in enumerate(source.split("\n"), 1):
+    for number in lone_returns(source):
+        yield Finding(Kind.HIDDEN, number, "\\r")
+    for number, line in enumerate(source_lines(source), 1):
         for sign in line:
-            if not sign.isprintable() and sign not in "\t\r":
+            if (not sign.isprintable() and sign != "\t") or _UNSEEN.match(sign):
                 yield Finding(Kind.HIDDEN, number, sign.encode("unicode_escape").decode())
 
 

@@ -103,16 +103,24 @@ class Governance:
             dataset_id = services.datasets.add(connection, staff.name, spec, report)
         return {"dataset_id": dataset_id, **report}
 
-    def dataset_check(self, staff: Staff, dataset: str, *, accept: bool = False) -> dict[str, Any]:
-        """Read a dataset's files again: are they those registered? With ``accept``, take them as they are now."""
+    def dataset_check(
+        self, staff: Staff, dataset: str, *, accept: bool = False, shown: int | None = None
+    ) -> dict[str, Any]:
+        """Read a dataset's files again: are they those registered? With ``accept``, take them as they are now.
+
+        Args:
+            shown: The revision that whoever accepts saw: a change made meanwhile refuses this one.
+        """
         services = self._services
         with services.store.read() as connection:
-            row = services.datasets.require(connection, dataset)
+            row = services.datasets.require_shown(connection, dataset, shown if accept else None)
         source = source_of(row).model_copy(update={"fingerprint": None})
         is_changed = self._inspect(source, "fingerprint")["fingerprint"] != row["fingerprint"]
         report = self._check(source) if is_changed and accept else {"rows": row["rows"]}
         with services.store.write() as connection:
             if is_changed and accept:
+                # Reading a file takes its time.
+                services.datasets.require_shown(connection, row["id"], row["revision"])
                 services.datasets.accept_files(connection, staff.name, row["id"], report)
             elif is_changed:
                 services.datasets.mark_changed(connection, row["id"])
@@ -302,8 +310,9 @@ class Governance:
         """
         wanted = EgressFilter(experiment_id, recipient, since, until, updates_only)
         services = self._services
-        with services.store.write() as connection:
+        with services.store.read() as connection:  # a long record keeps no round from its transactions
             statement = services.egress.statement(connection, services.signer, wanted)
+        with services.store.write() as connection:
             services.audit.write(connection, f"staff:{staff.name}", "egress.exported", experiment_id or "")
         return statement
 

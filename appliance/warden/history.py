@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 import time
+import unicodedata
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +25,7 @@ from appliance.protocol.messages import PlanState
 from appliance.protocol.rounds import FINAL_STEPS, RoundStep
 from appliance.transport.sqlite import reading_engine
 from appliance.warden.audit import audit_lines
+from appliance.warden.findings import source_lines
 from appliance.warden.store import (
     FILE_NAME,
     audit,
@@ -40,6 +43,7 @@ PAGE = 50
 SCANNED_AT_MOST = 20_000  # audit lines that one search looks at before it says how far it came
 UPDATES = ("upload", "enclosed")  # what an update's line in the egress record is called
 _ALTERED_IN_A_ROW = 20  # lines that are looked at to find one that says when it was written
+_WHOLE_HASH = re.compile(r"[0-9a-f]{64}")
 _WAITS_S = 86_400.0  # how long an unfinished experiment without a round here counts as being between two
 # What the index plans_listed holds: no text is read for a list.
 _LISTED = (
@@ -263,8 +267,8 @@ class History:
             return ""
         return "".join(
             difflib.unified_diff(
-                before["source"].splitlines(keepends=True),
-                plan["source"].splitlines(keepends=True),
+                _lines_to_compare(before["source"]),
+                _lines_to_compare(plan["source"]),
                 f"approved {before['sha256'][:12]}",
                 f"{plan['state']} {plan['sha256'][:12]}",
             )
@@ -457,6 +461,10 @@ class History:
         return AuditPage(lines, searched_to, searched_to if is_cut else None)
 
 
+def _lines_to_compare(source: str) -> list[str]:
+    return [f"{line}\n" for line in source_lines(source)]
+
+
 def _page(connection: sa.Connection, query: sa.Select[Any], offset: int, size: int) -> Page:
     total = connection.scalar(sa.select(sa.func.count()).select_from(query.order_by(None).subquery())) or 0
     return Page(rows(connection, query.limit(size).offset(offset)), total, offset, size)
@@ -506,9 +514,11 @@ def _dataset_name(connection: sa.Connection, dataset_id: str) -> str | None:
     name = connection.scalar(sa.select(datasets.c.name).where(datasets.c.id == dataset_id))
     if name is not None:
         return str(name)
-    for text in connection.scalars(sa.select(audit.c.text).where(audit.c.subject == dataset_id).order_by(audit.c.n)):
-        line = json.loads(text)
-        if line["event"] == "dataset.added":
+    columns = (audit.c.n, sa.cast(audit.c.text, sa.LargeBinary), audit.c.hash)
+    query = sa.select(*columns).where(audit.c.subject == dataset_id).order_by(audit.c.n)
+    for n, raw, hash_ in connection.execute(query):
+        line = _audit_line(n, (raw or b"").decode("utf-8", "surrogateescape"), hash_)
+        if not line["is_altered"] and line["event"] == "dataset.added":
             return str(line["details"]["name"])
     return None
 
@@ -572,14 +582,31 @@ def plan_standing(plan: dict[str, Any]) -> PlanState:
     return PlanState.EXPIRED if has_ended else state
 
 
+def same_person(name: str, other: str) -> bool:
+    """Whether two names are one person's, however they are written: in width, case and blanks."""
+    return _person_key(name) == _person_key(other)
+
+
+def _person_key(name: str) -> str:
+    # Folding may undo the normal form, so that comes before and after it (Unicode's NFKC_Casefold, in short).
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+    return " ".join(folded.split())
+
+
 def find_plan(connection: sa.Connection, prefix: str) -> dict[str, Any]:
     """The one plan whose hash begins with ``prefix`` (six characters at least) or whose name it is.
+
+    A whole hash is never a name: whoever names a plan after another one's hash hides none.
 
     Raises:
         FedWardError: There is none, or more than one.
     """
-    by_hash = plans.c.sha256.startswith(prefix, autoescape=True) if len(prefix) >= 6 else sa.false()
-    found = rows(connection, sa.select(plans).where(sa.or_(by_hash, plans.c.name == prefix)))
+    if _WHOLE_HASH.fullmatch(prefix):
+        meant = plans.c.sha256 == prefix
+    else:
+        by_hash = plans.c.sha256.startswith(prefix, autoescape=True) if len(prefix) >= 6 else sa.false()
+        meant = sa.or_(by_hash, plans.c.name == prefix)
+    found = rows(connection, sa.select(plans).where(meant))
     if len(found) == 1:
         return found[0]
     if found:

@@ -176,7 +176,9 @@ def test_a_changed_file_is_told_and_accepted_by_name(hospital: Hospital, manager
     manager.post(f"/datasets/{dataset_id}/check")
     assert "not the one that was registered" in manager.get(f"/datasets/{dataset_id}").text
 
-    manager.post(f"/datasets/{dataset_id}/check", accept="yes")
+    assert manager.post(f"/datasets/{dataset_id}/check", accept="yes", shown="0").status_code == 409
+    assert row(hospital)["state"] == "changed"
+    manager.post(f"/datasets/{dataset_id}/check", accept="yes", shown=str(row(hospital)["revision"]))
     assert (row(hospital)["state"], row(hospital)["rows"]) == ("active", 121)
 
 

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from appliance.protocol.messages import ArgumentRange
+from appliance.warden.findings import MOST
 from appliance.warden.store import plan_decisions, plans
 from node_gui.access import Role
+from node_gui.source import BLANK_LINES_AT_MOST, COLOURED_AT_MOST, SHOWN_AT_MOST, lines_of
 from tests.conftest import Members
 from tests.unit.node_gui.conftest import Browser
 from tests.unit.node_gui.hospital import Hospital
@@ -182,6 +184,15 @@ def test_hints_stand_beside_their_lines(hospital: Hospital, reviewer: Browser) -
     assert page.count('class="hint-mark"') == 2
 
 
+def test_hints_that_are_not_listed_are_counted(hospital: Hospital, reviewer: Browser) -> None:
+    """A reviewer must not take the list for all."""
+    sha256 = hospital.request_plan("print(x)\n" * (MOST + 30))
+
+    page = reviewer.get(f"/plans/{sha256}").text
+    assert f"{MOST + 30} places to look at" in page
+    assert "30 more of this kind follow and are not listed." in page
+
+
 def test_changes_stand_side_by_side(hospital: Hospital, reviewer: Browser) -> None:
     """Against the version that was approved, whoever asked for it."""
     before = hospital.request_plan(PLAN, researcher="mallory")
@@ -212,16 +223,54 @@ def test_no_text_of_a_researchers_acts_in_the_page(hospital: Hospital, reviewer:
         assert "\u202e" not in page
 
 
-@pytest.mark.parametrize("text", ["\r\n\r\n", "x\ry\r", "\x0c\n\x0b", "", "\n\n\n", "'''\n", "x = 1"])
+@pytest.mark.parametrize(
+    "text", ["\r\n\r\n", "x\ry\r", "\r\r\n", "\x0c\n\x0b", "\u2028\x85", "", "\n\n\n", "'''\n", "x = 1"]
+)
 def test_every_line_has_its_number_whatever_ends_it(hospital: Hospital, reviewer: Browser, text: str) -> None:
     """A hint beside the wrong line would mislead."""
-    sha256 = hospital.request_plan(f"a{text}b\neval('z')")
-    number = text.replace("\r\n", "\n").count("\n") + 2
+    sha256 = hospital.request_plan(PLAN)
+    with hospital.node.store.write() as connection:  # as an older release took it
+        connection.execute(plans.update().values(source=f"a{text}b\neval('z')"))
+    number = text.replace("\r\n", "\n").replace("\r", "\n").count("\n") + 2
 
     page = reviewer.get(f"/plans/{sha256}").text
     line = page.split(f'id="line-{number}"')[1]
     assert line.split("</tr>")[0].count("eval") >= 1
     assert f'id="line-{number + 1}"' not in page
+
+
+@pytest.mark.parametrize(
+    ("text", "is_coloured"),
+    [
+        ("x = 1\n" + "\n" * BLANK_LINES_AT_MOST + "y = 1", True),
+        ("x = 1\n" + " \t\n" * (BLANK_LINES_AT_MOST + 1), False),
+        ("x = 1\n" * (COLOURED_AT_MOST // 6), True),
+        ("x = 1\n" * (COLOURED_AT_MOST // 6 + 1), False),
+    ],
+)
+def test_what_would_take_long_to_colour_is_shown_without(text: str, is_coloured: bool) -> None:
+    """A researcher writes the text, and a page must come whatever he wrote."""
+    lines = lines_of(text)
+    assert ("py-" in lines[0]) is is_coloured
+    assert len(lines) == text.count("\n") + 1
+
+
+def test_a_very_long_text_is_shown_in_parts_that_say_so(hospital: Hospital, reviewer: Browser) -> None:
+    """With its true line numbers; a hint leads to the part that it is in."""
+    sha256 = hospital.request_plan("x = 1\n" * SHOWN_AT_MOST + "eval('z')\n")
+    first, last = SHOWN_AT_MOST, SHOWN_AT_MOST + 1
+
+    page = reviewer.get(f"/plans/{sha256}").text
+    assert f'id="line-{first}"' in page
+    assert f'id="line-{last}"' not in page
+    assert f"Lines 1 to {first} of {last + 1}." in page
+    assert f'href="/plans/{sha256}?page=2#line-{last}"' in page
+
+    page = reviewer.get(f"/plans/{sha256}?page=2").text
+    assert f'id="line-{first}"' not in page
+    assert 'class="hint-mark"' in page.split(f'id="line-{last}"')[1].split("</tr>")[0]
+    assert f"Lines {last} to {last + 1} of {last + 1}." in page
+    assert reviewer.get(f"/plans/{sha256}?page=99").text.count("The lines before") == 2
 
 
 def test_a_plan_that_nobody_knows_is_no_page(reviewer: Browser) -> None:

@@ -79,6 +79,22 @@ def test_a_text_that_does_not_have_its_stated_hash_is_refused_and_not_kept(node:
     assert node.table(plans) == []
 
 
+@pytest.mark.parametrize("text", ["# harmless\rimport os\n", "x = 1\r", "x = 1\r\r\n"])
+def test_a_line_end_that_nobody_sees_is_refused_and_not_kept(node: Node, text: str) -> None:
+    """Python runs what the page would show as a comment's end."""
+    with pytest.raises(FedWardError, match="carriage return") as refusal:
+        request(node, text)
+    assert refusal.value.code is Code.PLAN_INVALID
+    with pytest.raises(FedWardError, match="carriage return"), node.store.write() as connection:
+        node.services.plans.add(connection, "Dr. Weiss", "ours", "", text)
+    assert node.table(plans) == []
+
+
+def test_a_text_from_another_system_and_with_a_form_feed_is_taken(node: Node) -> None:
+    """CRLF is a line end that everybody sees, and a form feed ends no line."""
+    assert state(node, request(node, "x = 1\r\n\x0cy = 2\r\n")) is PlanState.PENDING
+
+
 def test_an_unknown_text_is_said_to_be_unknown(node: Node) -> None:
     """The researcher then sends it."""
     assert state(node) is PlanState.UNKNOWN
@@ -225,7 +241,7 @@ def test_an_approval_counts_once_two_people_gave_it(two: Node) -> None:
     assert runnable(two)[0] == PLAN
 
 
-@pytest.mark.parametrize("name", ["Dr. Weiss", "dr. weiss", "Dr. Weiss "])
+@pytest.mark.parametrize("name", ["Dr. Weiss", "dr. weiss", "Dr. Weiss ", "Dr.  Weiss", "Dr. Weiß", "\uff24r. Weiss"])
 def test_the_same_person_is_not_two(two: Node, name: str) -> None:
     """However the name is written."""
     request(two)
@@ -233,6 +249,16 @@ def test_the_same_person_is_not_two(two: Node, name: str) -> None:
     with pytest.raises(FedWardError) as refusal:
         second(two, name)
     assert refusal.value.rule == "second_reviewer = True (set by the site)"
+    assert state(two) is PlanState.PENDING
+
+
+def test_to_bring_a_text_is_no_second_approval(two: Node) -> None:
+    """Whoever brings it did not read what the first reviewer approved; it is given where the plan waits."""
+    request(two)
+    approve(two)
+    with pytest.raises(FedWardError, match="second of two") as refusal, two.store.write() as connection:
+        two.services.plans.add(connection, "Otto", "ours", "", PLAN)
+    assert refusal.value.code is Code.POLICY_REFUSED
     assert state(two) is PlanState.PENDING
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
 import time
@@ -102,6 +103,17 @@ def test_a_request_for_review_is_kept_receipted_and_answered(node: Node) -> None
     assert node.receipts("alice") == [signed.envelope.jti]
     assert node.received("alice", PlanStanding)[0].state is PlanState.PENDING
     assert node.table(plans)[0]["source"] == PLAN
+
+
+def test_a_text_that_hides_a_line_end_is_refused_by_its_place(node: Node) -> None:
+    """The researcher is told what to mend, and nothing waits for review."""
+    text = "# harmless\rimport os\n"
+    asked = APPROVAL.model_copy(update={"source": text, "sha256": hashlib.sha256(text.encode()).hexdigest()})
+    node.deliver("alice", asked)
+    answer = refusal(node)
+    assert answer.code is Code.PLAN_INVALID
+    assert "Line 1 of the plan ends in a carriage return" in answer.message
+    assert node.table(plans) == []
 
 
 def test_every_answer_is_in_the_egress_record(node: Node, dataset_id: str) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 
 import pytest
 
-from appliance.warden.findings import MOST, Finding, Kind, find
+from appliance.warden.findings import MOST, Finding, Kind, find, source_lines
 
 DEMO = Path(__file__).parents[3] / "appliance/demo/plan.py"
 
@@ -72,6 +73,25 @@ def test_a_finding_names_its_line_and_what_stands_there() -> None:
     assert find("x = 1\n\nopen(p)\n") == [Finding(Kind.FILE, 3, "open")]
 
 
+@pytest.mark.parametrize(
+    "sign", ["\n", "\r", "\r\n", "\r\r\n", "\x0b", "\x0c", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029"]
+)
+def test_lines_are_those_of_python(sign: str) -> None:
+    """What stands behind a comment runs only where Python ends the line, and there we end it too."""
+    text = f"# a{sign}x = 1\ny = 2"
+    (*_, last) = ast.parse(text).body
+
+    lines = source_lines(text)
+    assert (len(lines), lines[-1]) == (last.lineno, "y = 2")
+    assert ("x = 1" in lines) is (len(ast.parse(text).body) == 2)
+
+
+def test_a_lone_carriage_return_is_found_in_a_plan_that_is_there_already() -> None:
+    """Older releases took them."""
+    found = find("x = 1\r\n# a\ropen(p)\r\n")
+    assert found == [Finding(Kind.HIDDEN, 2, "\\r"), Finding(Kind.FILE, 3, "open")]
+
+
 def test_an_honest_plan_has_none() -> None:
     """A reviewer who always sees hints stops to look."""
     assert find(DEMO.read_text()) == []
@@ -86,6 +106,15 @@ def test_a_text_that_is_made_to_break_a_parser_breaks_nothing(text: str) -> None
     assert len(find(text)) <= 2
 
 
-def test_a_text_full_of_findings_is_not_read_for_ever() -> None:
-    """Two hundred hints say enough."""
-    assert len(find("eval(x)\n" * 5000)) == MOST
+@pytest.mark.parametrize("sign", "\u034f\u115f\u2800\u3164\ufe0f\uffa0\u200b\U000e0041\U000e0100")
+def test_a_sign_that_leaves_no_mark_is_found(sign: str) -> None:
+    """Two names would look alike, or a text would be longer than it seems."""
+    assert find(f"x = 1  # a{sign}b") == [Finding(Kind.HIDDEN, 1, sign.encode("unicode_escape").decode())]
+
+
+def test_many_findings_of_a_kind_are_counted_and_hide_none_of_another() -> None:
+    """Else whoever has something to hide would put it behind what is harmless."""
+    found = find("print(x)\n" * (MOST + 30) + "import socket\n")
+
+    assert [finding.unlisted for finding in found if finding.kind is Kind.OUTPUT] == [0] * (MOST - 1) + [30]
+    assert found[-1] == Finding(Kind.NETWORK, MOST + 31, "import socket")

@@ -15,7 +15,7 @@ import pytest
 
 from appliance.protocol.errors import Code, FedWardError
 from appliance.protocol.jose import read_jws
-from appliance.protocol.local.frames import connect
+from appliance.protocol.local.frames import connect, listen
 from appliance.protocol.messages import ErrorReply
 from appliance.protocol.rounds import RoundStep
 from appliance.warden.client import GovernanceClient
@@ -303,6 +303,28 @@ def test_changed_files_lock_a_dataset_until_staff_accept_them(served: Node, call
     assert (served.table(datasets)[0]["state"], served.table(datasets)[0]["rows"]) == ("active", 120)
 
 
+def test_files_are_not_accepted_for_a_dataset_that_became_another_while_they_were_read(
+    served: Node, call: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody else brought a new version meanwhile: that one stays."""
+    served.add_dataset()
+    served.runner.report |= {"fingerprint": "b" * 64, "rows": 120}
+    inspect = served.runner.inspect
+
+    def slow(job: Any) -> Any:
+        if job.action == "check":
+            with served.store.write() as connection:
+                (row,) = served.table(datasets)
+                served.services.datasets.describe(connection, "Otto", row["id"], description="new", tags=("x",))
+        return inspect(job)
+
+    monkeypatch.setattr(served.runner, "inspect", slow)
+    with pytest.raises(FedWardError) as refusal:
+        call("dataset.check", dataset="trial", accept=True)
+    assert refusal.value.code is Code.DECISION_STALE
+    assert served.table(datasets)[0]["rows"] == 100
+
+
 def test_files_put_back_as_they_were_unlock_the_dataset(served: Node, call: Any) -> None:
     """There is nothing to accept."""
     served.add_dataset()
@@ -485,6 +507,7 @@ def test_a_new_version_that_cannot_be_used_changes_nothing(served: Node, call: A
     ("method", "params"),
     [
         ("dataset.describe", {"description": "", "tags": ["x"]}),
+        ("dataset.check", {"accept": True}),
         ("dataset.renew", {"path": "trial.csv"}),
         ("dataset.suspend", {}),
         ("dataset.resume", {}),
@@ -512,6 +535,41 @@ def test_a_decision_on_a_plan_as_it_was_is_refused(served: Node, call: Any, meth
     assert refusal.value.code is Code.DECISION_STALE
     assert "Dr. Weiss" in refusal.value.message
     call(method, plan="plan", shown=1)
+
+
+@pytest.mark.parametrize("method", ["account.record", "node.status", "policy.show"])
+def test_a_warden_that_hangs_is_soon_taken_for_one_that_is_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """Every page asks it something."""
+    monkeypatch.setattr("appliance.warden.client.QUICK_TIMEOUT_S", 0.01)
+    with listen(tmp_path / "silent.sock"), pytest.raises(FedWardError) as refusal:
+        GovernanceClient(tmp_path / "silent.sock", staff="Dr. Weiss", via="gui").call(method)
+    assert refusal.value.code is Code.NODE_NOT_RUNNING
+
+
+def test_a_statement_on_a_long_record_keeps_nobody_from_writing(
+    served: Node, call: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is counted and hashed before the transaction that notes it."""
+    could_write = []
+    statement, lock = served.services.egress.statement, served.store._write_lock
+
+    def try_to_write() -> None:
+        could_write.append(lock.acquire(blocking=False))
+        if could_write[0]:
+            lock.release()
+
+    def look(*args: Any) -> Any:
+        other = threading.Thread(target=try_to_write)
+        other.start()
+        other.join(WAIT_S)
+        return statement(*args)
+
+    monkeypatch.setattr(served.services.egress, "statement", look)
+    call("egress.export")
+    assert could_write == [True]
+    assert "egress.exported" in [line["event"] for line in served.audit()]
 
 
 def test_of_two_approvals_the_first_says_that_it_is_not_enough(served: Node, call: Any) -> None:

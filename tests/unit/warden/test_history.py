@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
 from appliance.protocol.errors import Code, FedWardError
-from appliance.protocol.messages import PlanState
+from appliance.protocol.messages import PlanApproval, PlanState
 from appliance.warden.history import EgressFilter, History, plan_standing
-from appliance.warden.store import FILE_NAME, audit, plans, settings
+from appliance.warden.store import FILE_NAME, audit, datasets, plans, settings
 from tests.unit.warden.conftest import PLAN, PLAN_SHA, Node, Outcome
 
 
@@ -64,6 +67,22 @@ def test_a_plan_is_found_by_its_name_or_the_beginning_of_its_hash(node: Node, pr
     """Nobody types 64 characters."""
     node.add_plan()
     assert History(node.root).plan(prefix)["sha256"] == PLAN_SHA
+
+
+def test_a_plan_that_is_named_after_another_ones_hash_hides_none(node: Node) -> None:
+    """A researcher chooses the name; else no one could look at the other plan, or revoke it."""
+    node.add_plan()
+    named = "x = 1\n"
+    asked = PlanApproval(name=PLAN_SHA, description="", source=named, sha256=hashlib.sha256(named.encode()).hexdigest())
+    with node.store.write() as connection:
+        node.services.plans.request(connection, "mallory", asked)
+    assert History(node.root).plan(PLAN_SHA)["name"] == "plan"
+
+    with node.store.write() as connection:
+        connection.execute(plans.delete().where(plans.c.sha256 == PLAN_SHA))
+    with pytest.raises(FedWardError) as refusal:
+        History(node.root).plan(PLAN_SHA)
+    assert refusal.value.code is Code.PLAN_UNKNOWN
 
 
 @pytest.mark.parametrize("prefix", ["", "%", "______", "%%%%%%", PLAN_SHA[:5], "nothing"])
@@ -168,8 +187,10 @@ def test_an_experiment_says_what_it_is_and_where_it_stands(node: Node) -> None:
 def test_an_experiment_on_a_dataset_that_was_removed_still_says_its_name(node: Node) -> None:
     """The log remembers it."""
     node.round(node.accepted()).run()
+    (dataset,) = node.table(datasets)
     with node.store.write() as connection:
-        node.services.datasets.remove(connection, "Dr. Weiss", "trial")
+        node.services.datasets.remove(connection, "Dr. Weiss", dataset["id"])
+    assert node.table(datasets) == []
     assert History(node.root).experiment("e-1")["dataset"] == "trial"
 
 
@@ -259,6 +280,18 @@ def test_a_search_looks_at_so_many_lines_and_says_how_far_it_came(node: Node, mo
 
     monkeypatch.setattr("appliance.warden.history.SCANNED_AT_MOST", 4)
     assert history.audit_page(subject="s1", search='"w1"').older == 14
+
+
+@pytest.mark.parametrize("more", [{}, {"event": "dataset.added"}, {"event": "dataset.added", "details": {"name": "x"}}])
+def test_an_altered_line_names_no_dataset(node: Node, more: dict[str, Any]) -> None:
+    """And the experiment is still shown."""
+    node.round(node.accepted()).run()
+    with node.store.write() as connection:
+        (dataset,) = node.table(datasets)
+        node.services.datasets.remove(connection, "Dr. Weiss", dataset["id"])
+        text = json.dumps({"subject": dataset["id"]} | more)
+        connection.execute(audit.update().where(audit.c.subject == dataset["id"]).values(text=text))
+    assert History(node.root).experiment("e-1")["dataset"] is None
 
 
 @pytest.mark.parametrize("text", ["no json", '{"n":2}', "", "\x00"])

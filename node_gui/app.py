@@ -26,6 +26,7 @@ from node_gui.staff import StaffBook
 
 CSRF_FIELD, CSRF_HEADER = "csrf", "X-CSRF-Token"
 LARGEST_FORM_BYTES = 1 << 20
+LARGEST_STRANGERS_FORM_BYTES = 16_000
 LANGUAGES = ("en",)
 HEADERS = {
     "Content-Security-Policy": (
@@ -50,6 +51,7 @@ _STATUS = {
     Code.STORE_CORRUPT: 500,
     Code.INTERNAL: 500,
 }
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _log = structlog.get_logger(__name__)
 
 
@@ -99,9 +101,13 @@ def _require_person() -> AnyResponse | None:
         return None
     is_fragment = "HX-Request" in request.headers and request.method == "GET"
     token = request.cookies.get(COOKIE)
+    if request.endpoint in PUBLIC or not token:
+        request.max_content_length = LARGEST_STRANGERS_FORM_BYTES
+    if request.method not in _SAFE:
+        _ = request.form  # all of it, first: who is locked while it arrives shall do nothing
     if token:
         g.session = parts().staff.session(token, is_touch=not is_fragment)
-    if request.method not in {"GET", "HEAD", "OPTIONS"}:
+    if request.method not in _SAFE:
         _require_own_form()
     if request.endpoint in PUBLIC:
         return None

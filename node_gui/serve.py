@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import ssl
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from node_gui.staff import StaffBook
 READY_FILE = "run/gui.port"
 GRACE_S = 2
 PATIENCE_S = 20  # how long a connection may stand still, handshake included
+REQUEST_S = 30  # in which a request must have arrived, headers and form
 _log = structlog.get_logger(__name__)
 
 
@@ -85,15 +87,31 @@ def _shown(host: str) -> str:
 
 
 class _PatientSocket(ssl.SSLSocket):
-    """gunicorn's threads wait for ever; one silent browser each would use them up."""
+    """gunicorn's threads wait for ever; one silent or dripping browser each would use them up."""
+
+    _until = float("inf")
 
     def setblocking(self, flag: bool, /) -> None:
+        # gunicorn says so whenever a request of the connection begins.
+        self._until = time.monotonic() + REQUEST_S
         self.settimeout(PATIENCE_S if flag else 0.0)
+
+    def recv(self, buflen: int = 1024, flags: int = 0) -> bytes:
+        patience, left = self.gettimeout(), self._until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("The request did not arrive in time.")
+        self.settimeout(left if patience is None else min(patience, left))
+        try:
+            return super().recv(buflen, flags)
+        finally:
+            self.settimeout(patience)  # what is sent has its own
 
     @classmethod
     def _create(cls, sock: Any, *args: Any, **kwargs: Any) -> _PatientSocket:
         sock.settimeout(PATIENCE_S)  # else the handshake waits for ever
-        return super()._create(sock, *args, **kwargs)  # type: ignore[misc,no-any-return] # not in the stubs
+        made: _PatientSocket = super()._create(sock, *args, **kwargs)  # type: ignore[misc] # not in the stubs
+        made._until = time.monotonic() + REQUEST_S
+        return made
 
 
 class _Server(BaseApplication):  # type: ignore[misc] # the library has no types

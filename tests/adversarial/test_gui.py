@@ -5,15 +5,23 @@ from __future__ import annotations
 import csv
 import io
 import re
+import socket
+import ssl
+import threading
 import time
 from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import urlencode
 
 import pytest
 
+import node_gui.serve
 from appliance.transport.sqlite import durable_engine, writing
 from appliance.warden.audit import AuditLog
 from node_gui.access import Role
 from node_gui.app import HEADERS, LARGEST_FORM_BYTES
+from node_gui.certificate import server_context, tls_files
+from node_gui.config import GuiConfig
 from tests.unit.node_gui.conftest import HTTPS, PASSWORD, Gui, empty_store, gui, make_gui
 
 __all__ = ["empty_store", "gui", "make_gui"]
@@ -184,6 +192,67 @@ def test_a_changed_role_counts_from_the_next_request_on(gui: Gui) -> None:
     assert reply.status_code == 302
     assert reply.location.startswith("/sign-in")
     assert "Friend" not in {person.name for person in gui.staff.people()}
+
+
+def test_who_is_locked_while_the_form_arrives_does_nothing(gui: Gui) -> None:
+    """A form may drip in for as long as a request may last."""
+    browser = gui.signed_in(Role.ADMINISTRATOR)
+    gui.add(Role.ADMINISTRATOR, "Otto Other")
+    me = next(person.id for person in gui.staff.people() if person.name == "administrator anna")
+    form = urlencode({"csrf": browser.csrf, "name": "Eve", "role": "administrator"}).encode()
+
+    class Dripping(io.BytesIO):
+        def readinto(self, buffer: object) -> int:  # the first byte is asked for: the request is at work
+            gui.staff.set_locked("Otto Other", me, is_locked=True)
+            return super().readinto(buffer)  # type: ignore[arg-type]
+
+        def read(self, size: int | None = -1) -> bytes:
+            gui.staff.set_locked("Otto Other", me, is_locked=True)
+            return super().read(size)
+
+    kind = "application/x-www-form-urlencoded"
+    body = {"input_stream": Dripping(form), "content_length": len(form), "content_type": kind}
+    browser.client.post("/users/invite", base_url=HTTPS, **body)
+
+    assert sorted(person.name for person in gui.staff.people()) == ["Otto Other", "administrator anna"]
+
+
+@pytest.mark.parametrize("path", ["/sign-in", "/invitation/nonsense", "/users/invite"])
+def test_a_stranger_sends_no_large_form(gui: Gui, path: str) -> None:
+    """Whoever has no account shall not fill the memory."""
+    reply = gui.client().post(path, base_url=HTTPS, data={"name": "x" * 20_000})
+
+    assert reply.status_code == 413
+
+
+def test_a_request_that_drips_in_ends_at_its_deadline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A byte every few seconds holds no thread; the next request of the connection has its own time."""
+    context = server_context(tls_files(tmp_path, GuiConfig()))
+    context.sslsocket_class = node_gui.serve._PatientSocket
+    ours, theirs = socket.socketpair()
+    stranger = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    stranger.check_hostname, stranger.verify_mode = False, ssl.CERT_NONE
+
+    def drip() -> None:
+        with stranger.wrap_socket(theirs) as line:
+            line.sendall(b"ab")
+            line.recv(1)
+
+    thread = threading.Thread(target=drip)
+    thread.start()
+    with context.wrap_socket(ours, server_side=True) as line:
+        assert line.recv(1) == b"a"
+        monkeypatch.setattr(node_gui.serve, "REQUEST_S", 0)
+        line.setblocking(True)
+        with pytest.raises(TimeoutError):
+            line.recv(1)
+        monkeypatch.undo()
+        line.setblocking(True)
+        assert line.recv(1) == b"b"
+        line.sendall(b"c")
+    thread.join(30)
+
+    assert not thread.is_alive()
 
 
 def test_a_live_part_of_an_ended_session_shows_nothing(gui: Gui) -> None:

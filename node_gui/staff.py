@@ -21,6 +21,7 @@ from typing import Any
 
 import pyotp
 import sqlalchemy as sa
+import structlog
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
@@ -40,6 +41,7 @@ TOTP_STEP_S = 30
 RECOVERY_CODES = 8
 _WRITES = "staff_writes"
 _COMMON = frozenset({"password", "passwort", "motdepasse", "hospital", "administrator", "fedward", "qwertz", "qwerty"})
+_log = structlog.get_logger(__name__)
 
 _metadata = sa.MetaData()
 _accounts = sa.Table(
@@ -374,10 +376,7 @@ class StaffBook:
         if row is None or row.is_locked or not self._is_live(row, now):
             return None
         if is_touch and now - row.seen_at > 1:
-            with self._write() as connection:
-                connection.execute(
-                    _sessions.update().where(_sessions.c.token_hash == row.token_hash).values(seen_at=now)
-                )
+            self._try_to_write(_sessions.update().where(_sessions.c.token_hash == row.token_hash).values(seen_at=now))
         return _session(row)
 
     def sessions(self, account_id: int) -> list[Session]:
@@ -410,10 +409,10 @@ class StaffBook:
     def said(self, session: Session) -> list[tuple[str, str]]:
         """What was kept for this page; once."""
         here = _sessions.c.token_hash == session.id
-        with self._write() as connection:
+        with self._engine.connect() as connection:
             said = connection.scalar(sa.select(_sessions.c.messages).where(here)) or []
-            if said:
-                connection.execute(_sessions.update().where(here).values(messages=[]))
+        if said:
+            self._try_to_write(_sessions.update().where(here).values(messages=[]))
         return [(kind, text) for kind, text in said]
 
     # What a person changes of the own account
@@ -487,6 +486,14 @@ class StaffBook:
             connection.execute(_events.delete().where(_events.c.id == event_id))
 
     # Inside
+
+    def _try_to_write(self, change: sa.Update) -> None:
+        """Write what no page shall fail for: on a full disk people must still see and stop what runs."""
+        try:
+            with self._write() as connection:
+                connection.execute(change)
+        except sa.exc.DBAPIError as error:
+            _log.warning("the list of accounts cannot be written", reason=str(error.orig))
 
     def _add(self, connection: sa.Connection, name: str, role: Role) -> int:
         _require_name(name)
@@ -571,6 +578,8 @@ class StaffBook:
     def _step_of(self, secret: str, code: str) -> int | None:
         """The time step that the code belongs to: this one or a neighbour, for clocks differ."""
         digits = re.sub(r"\s", "", code)
+        if re.fullmatch("[0-9]{6}", digits) is None:
+            return None
         totp = pyotp.TOTP(secret, interval=TOTP_STEP_S)
         now = int(self._clock()) // TOTP_STEP_S
         fits = [step for step in (now - 1, now, now + 1) if hmac.compare_digest(totp.generate_otp(step), digits)]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import sqlite3
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -385,3 +387,36 @@ def test_the_warden_takes_every_event_that_accounts_have() -> None:
 
     assert noted
     assert noted <= set(get_args(AccountEvent))
+
+
+@pytest.mark.parametrize("code", ["é23456", "١٢٣٤٥٦", "12345", "\x00", "x" * 9000])
+def test_a_code_that_is_none_counts_as_a_wrong_one(staff: Staff, code: str) -> None:
+    """Whatever was typed; else guessing the password would cost nothing."""
+    session = staff.session(staff.enter())
+    assert session is not None
+    secret = staff.book.new_totp_secret(session)
+    with pytest.raises(StaffRefusedError, match="does not fit"):
+        staff.book.set_second_factor(session, PASSWORD, code)
+    staff.book.set_second_factor(session, PASSWORD, pyotp.TOTP(secret).at(int(staff.clock.now)))
+
+    for _ in range(TRIES_FREE):
+        with pytest.raises(SignInRefusedError):
+            staff.enter(code=code)
+
+    events = [event for _, event, _ in staff.events()]
+    assert events.count("account.refused") == TRIES_FREE
+    assert "account.locked" in events
+
+
+def test_a_disk_that_takes_no_more_shuts_nobody_out(staff: Staff, tmp_path: Path) -> None:
+    """Who is signed in still sees what runs, and can stop it."""
+    token = staff.enter()
+    session = staff.session(token)
+    assert session is not None
+    staff.book.say(session, "good", "Done.")
+    with contextlib.closing(sqlite3.connect(tmp_path / FILE_NAME)) as file, file:
+        file.execute("CREATE TRIGGER full BEFORE UPDATE ON sessions BEGIN SELECT RAISE(ABORT, 'disk is full'); END")
+    staff.clock.now += 5
+
+    assert staff.book.session(token, is_touch=True) is not None
+    assert staff.book.said(session) == [("good", "Done.")]

@@ -16,7 +16,7 @@ from flask import Flask
 from gunicorn.app.base import BaseApplication
 
 from node_gui.app import create_app
-from node_gui.certificate import TlsPair, fingerprint, server_context, tls_files
+from node_gui.certificate import TlsPair, fingerprint, ready_tls_files, server_context
 from node_gui.config import GuiConfig, read_config
 from node_gui.context import EXTENSION, Caller, Parts
 from node_gui.staff import StaffBook
@@ -54,7 +54,7 @@ def serve(home: Path, governance: Callable[[str], Caller]) -> None:
     """
     os.umask(0o077)
     config = read_config(home)
-    pair = tls_files(home, config)
+    pair = ready_tls_files(home, config)
     server_context(pair)  # a wrong file is best said at once
     ready = home / READY_FILE
     ready.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -74,7 +74,7 @@ def first_link(home: Path) -> FirstLink:
 def _link(home: Path, config: GuiConfig, token: str) -> FirstLink:
     ready = home / READY_FILE
     port = ready.read_text().strip() if ready.exists() else config.port  # 0 means any, and only the running one knows
-    own = fingerprint(tls_files(home, config).certificate) if config.certificate is None else None
+    own = fingerprint(ready_tls_files(home, config).certificate) if config.certificate is None else None
     address = config.address_at(f"https://{_shown(config.host)}:{port}")
     return FirstLink(f"{address}/invitation/{token}", own)
 

@@ -20,7 +20,7 @@ from appliance.transport.sqlite import durable_engine, writing
 from appliance.warden.audit import AuditLog
 from node_gui.access import Role
 from node_gui.app import HEADERS, LARGEST_FORM_BYTES
-from node_gui.certificate import server_context, tls_files
+from node_gui.certificate import ready_tls_files, server_context
 from node_gui.config import GuiConfig
 from tests.unit.node_gui.conftest import HTTPS, PASSWORD, Gui, empty_store, gui, make_gui
 
@@ -227,7 +227,7 @@ def test_a_stranger_sends_no_large_form(gui: Gui, path: str) -> None:
 
 def test_a_request_that_drips_in_ends_at_its_deadline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A byte every few seconds holds no thread; the next request of the connection has its own time."""
-    context = server_context(tls_files(tmp_path, GuiConfig()))
+    context = server_context(ready_tls_files(tmp_path, GuiConfig()))
     context.sslsocket_class = node_gui.serve._PatientSocket
     ours, theirs = socket.socketpair()
     stranger = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

@@ -19,7 +19,7 @@ from appliance.protocol.register import sign_register
 from appliance.warden.store import Store
 from node_gui.access import Role
 from node_gui.app import create_app
-from node_gui.certificate import tls_files
+from node_gui.certificate import ready_tls_files
 from node_gui.config import GuiConfig
 from node_gui.context import EXTENSION
 from node_gui.staff import StaffBook
@@ -167,7 +167,7 @@ def write_home(root: Path) -> None:
     (root / "register.jws").write_text(sign_register(members.register, members.operator))
     (root / "tls").mkdir()
     for name in ("ca.pem", "cert.pem"):
-        (root / "tls" / name).write_bytes(tls_files(root, GuiConfig()).certificate.read_bytes())
+        (root / "tls" / name).write_bytes(ready_tls_files(root, GuiConfig()).certificate.read_bytes())
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ import os
 import re
 import secrets
 import time
+import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ from node_gui.access import Role
 
 FILE_NAME = "gui/staff.db"
 SCHEMA = 1
-NAME = re.compile(r"[^\W_][\w .@+-]{0,63}")  # as the warden takes it
+NAME_MOST = 64
 GUI_NAME = "node GUI"  # in whose name the GUI reports what nobody signed in did
 PASSWORD_LEAST, PASSWORD_MOST = 12, 256
 TRIES_FREE = 5  # wrong passwords in a row before the first wait
@@ -697,11 +698,18 @@ def _require(connection: sa.Connection, account_id: int) -> Any:
 
 
 def _require_name(name: str) -> None:
-    if NAME.fullmatch(name) is None or _key(name) == _key(GUI_NAME):
+    if not _is_name(name) or _key(name) == _key(GUI_NAME):
         raise StaffRefusedError(
             "A name begins with a letter or a digit and has at most 64 letters, digits, spaces and . @ + -",
             remedy="Enter the person's name as the audit log shall show it, for example: Anna Weiss.",
         )
+
+
+def _is_name(name: str) -> bool:
+    """Whether the warden takes the name, whose pattern's classes are not Python's: of both what they share."""
+    kinds = ["Nd" if kind == "Nd" else kind[0] for kind in map(unicodedata.category, name)]
+    known = all(kind in {"L", "Nd", "M"} or sign in " .@+-_" for kind, sign in zip(kinds, name, strict=True))
+    return 0 < len(name) <= NAME_MOST and kinds[0] in {"L", "Nd"} and known
 
 
 def _session_query() -> sa.Select[Any]:
@@ -728,7 +736,7 @@ def _session(row: Any) -> Session:
 
 
 def _key(name: str) -> str:
-    return " ".join(name.casefold().split())
+    return " ".join(unicodedata.normalize("NFC", name).casefold().split())
 
 
 def _hash(token: str) -> str:

@@ -276,6 +276,29 @@ def test_an_invited_person_joins_with_the_link(gui: Gui) -> None:
     assert "Plan reviewer" in client.get("/", base_url=HTTPS).text
 
 
+def test_an_event_that_the_log_does_not_take_is_told_in_other_words_or_kept(gui: Gui) -> None:
+    """What happened to an account is never forgotten."""
+    refused = FedWardError("Names have other signs.", code=Code.ARGUMENT_INVALID)
+    gui.add(Role.AUDITOR, "Ben")
+    gui.warden.answers["account.record"] = refused
+    browser = gui.signed_in(Role.ADMINISTRATOR, "Otto")
+    kept = gui.staff.unreported()
+    browser.get("/")
+    assert gui.staff.unreported() == kept
+
+    def of_the_gui_alone(**told: Any) -> dict[str, Any]:
+        if "by" not in told["details"]:
+            raise refused
+        return {}
+
+    gui.warden.answers["account.record"] = of_the_gui_alone
+    browser.get("/")
+
+    assert gui.staff.unreported() == []
+    name, told = gui.warden.asked("account.record")[-1]
+    assert (name, told["account"], told["details"]["by"]) == ("node GUI", "Otto", "Otto")
+
+
 def test_accounts_are_reported_once_the_node_runs(gui: Gui) -> None:
     """A sign-in while the warden was down must not be missing in the log."""
     gui.warden.is_down = True

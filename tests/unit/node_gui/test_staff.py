@@ -16,6 +16,7 @@ import pytest
 
 import node_gui.staff
 from appliance.warden.governance import AccountEvent
+from appliance.warden.governance import Staff as Person
 from node_gui.access import Role
 from node_gui.staff import (
     ADDRESS_TRIES,
@@ -379,6 +380,25 @@ def test_whoever_guesses_a_password_from_inside_waits_too(staff: Staff) -> None:
 
     with pytest.raises(StaffRefusedError):
         staff.book.change_password(session, PASSWORD, "another long sentence")
+
+
+def test_the_warden_takes_every_name_that_accounts_have(staff: Staff) -> None:
+    """Else the person could do nothing, and what happened to the account would be missing in the audit log."""
+    signs = [chr(code) for code in range(0x20000)]
+    names = [name for sign in signs for name in (sign, f"A{sign}") if node_gui.staff._is_name(name)]
+
+    assert {"A", "é", "漢", "7", "A_", "A ", "A\u0301"} <= set(names)
+    assert [name for name in names if Person(name=name, via="gui").name != name] == []
+    for refused in ("½", "A²", "Aⅷ", "A\u200d", "A\n"):
+        with pytest.raises(StaffRefusedError):
+            staff.book.invite("Anna Weiss", refused, Role.AUDITOR)
+
+
+def test_a_name_is_one_however_it_is_typed(staff: Staff) -> None:
+    """Some systems write an accent as a sign of its own; two names that look alike must not be two people."""
+    staff.add("Zoé Müller")
+
+    assert staff.enter("Zoe\u0301 Mu\u0308ller")
 
 
 def test_the_warden_takes_every_event_that_accounts_have() -> None:

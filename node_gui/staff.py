@@ -691,7 +691,8 @@ def _end_sessions(connection: sa.Connection, account_id: int) -> None:
 
 
 def _require(connection: sa.Connection, account_id: int) -> Any:
-    account = connection.execute(sa.select(_accounts).where(_accounts.c.id == account_id)).first()
+    is_id = 0 <= account_id < 1 << 63  # more is no number of the store
+    account = connection.execute(sa.select(_accounts).where(_accounts.c.id == account_id)).first() if is_id else None
     if account is None:
         raise StaffRefusedError("There is no such account any more.", remedy="Look at the list of users again.")
     return account

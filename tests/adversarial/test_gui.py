@@ -102,7 +102,9 @@ def test_no_page_has_script_or_style_of_its_own(gui: Gui) -> None:
     assert {path: found for path in pages if (found := _run_by_a_browser(browser.get(path).text))} == {}
 
 
-@pytest.mark.parametrize("origin", ["https://evil.example", "null", "https://node.test.evil.example", "http://"])
+@pytest.mark.parametrize(
+    "origin", ["https://evil.example", "null", "https://node.test.evil.example", "http://", "https://["]
+)
 def test_a_form_of_another_site_is_refused(gui: Gui, origin: str) -> None:
     """Even with the right token, and also at the sign-in, where there is none yet."""
     browser = gui.signed_in(Role.ADMINISTRATOR)
@@ -313,9 +315,38 @@ def test_script_in_an_address_is_only_text(gui: Gui, path: str) -> None:
     assert _run_by_a_browser(gui.client().get(path.format(SCRIPT), base_url=HTTPS).text) == []
 
 
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        (f"/audit/?before=-{'9' * 30}", 200),
+        (f"/audit/?before={'9' * 30}", 200),
+        (f"/users/{'9' * 30}", 403),
+        ("/plans/?endpoint=x&_scheme=ftp&_external=1&_anchor=y&state=approved", 200),
+        ("/experiments/?experiment_id=x&values=y&_method=POST", 200),
+        ("/plans/?page=" + "9" * 5000, 200),
+    ],
+)
+def test_an_address_of_any_numbers_and_words_is_no_fault_inside(gui: Gui, path: str, status: int) -> None:
+    """Each would fill the log, and be a first look at what lies behind."""
+    assert gui.signed_in(Role.ADMINISTRATOR).get(path).status_code == status
+
+
 def test_an_exported_text_is_no_formula(gui: Gui) -> None:
     """A spreadsheet would run it with an administrator's rights."""
-    formulas = ["=HYPERLINK(1)", "+1", "-1", "@SUM(1)", " =1", "\t=1", "\u00a0=1", '"=1']
+    formulas = [
+        "=HYPERLINK(1)",
+        "+1",
+        "-1",
+        "@SUM(1)",
+        " =1",
+        "\t=1",
+        "\u00a0=1",
+        '"=1',
+        "\uff1d1",
+        "a;=1",
+        "a\t@1",
+        "a\n \uff0b1",
+    ]
     engine = durable_engine(gui.home / "store/node.db")
     with writing(engine) as connection:
         for formula in formulas:
@@ -326,7 +357,11 @@ def test_an_exported_text_is_no_formula(gui: Gui) -> None:
     cells = [cell for row in csv.reader(io.StringIO(text)) for cell in row]
 
     assert len(cells) == 6 * (len(formulas) + 1)
-    assert [cell for cell in cells if cell.lstrip(" \u00a0").startswith(("=", "+", "-", "@", "\t"))] == []
+    parts = [part for cell in cells for part in re.split("[;\t\r\n]", cell)]
+    assert [
+        part for part in parts if part.lstrip(' \u00a0"').startswith(("=", "+", "-", "@", "\uff1d", "\uff0b"))
+    ] == []
+    assert [cell for cell in cells if cell.lstrip().startswith("\t")] == []
 
 
 @pytest.mark.parametrize(

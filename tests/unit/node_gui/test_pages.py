@@ -23,6 +23,8 @@ from appliance.protocol.words import six_words
 from appliance.transport.sqlite import durable_engine, writing
 from appliance.warden.audit import AuditLog
 from appliance.warden.store import audit as audit_table
+from appliance.warden.store import plans
+from node_gui import formats
 from node_gui.access import Role
 from node_gui.exports import defused
 from node_gui.formats import browser as browser_name
@@ -253,7 +255,17 @@ def test_only_the_running_node_signs(gui: Gui) -> None:
 
 @pytest.mark.parametrize(
     ("cell", "shown"),
-    [("=1+1", "'=1+1"), ("  =1", "'  =1"), ("+1", "'+1"), ("@a", "'@a"), ("\tx", "'\tx"), ("a=1", "a=1"), (-1.5, -1.5)],
+    [
+        ("=1+1", "'=1+1"),
+        ("  =1", "'  =1"),
+        ("+1", "'+1"),
+        ("@a", "'@a"),
+        ("\tx", "'\tx"),
+        ("a;=1", "a;'=1"),
+        ("\uff1d1", "'\uff1d1"),
+        ("a=1", "a=1"),
+        (-1.5, -1.5),
+    ],
 )
 def test_a_cell_is_never_a_formula(cell: object, shown: object) -> None:
     """A researcher chose that text, and an administrator opens the file."""
@@ -333,6 +345,27 @@ def test_a_changed_password_ends_this_session_too(gui: Gui) -> None:
     browser.post("/account/password", password=PASSWORD, new=new, again=new)
 
     assert browser.get("/").location.startswith("/sign-in")
+
+
+@pytest.mark.parametrize("seconds", [1e300, float("inf"), float("nan"), -1e300])
+def test_a_time_that_no_calendar_has_is_still_shown(gui: Gui, seconds: float) -> None:
+    """A node's clock or a researcher's code may say anything."""
+    with gui.app.test_request_context():
+        for show in (formats.ago, formats.clock, formats.day, formats.exact, formats.iso, formats.span):
+            assert show(seconds)
+
+
+def test_home_spells_out_names_that_steer(gui: Gui) -> None:
+    """A plan's name that turns the writing would say something else than it is."""
+    with writing(durable_engine(gui.home / "store/node.db")) as connection:
+        values = {"sha256": "a" * 64, "name": "good\u202eplan", "requested_by": "alice", "requested_at": 1.0}
+        values |= {"source": "x", "description": "", "state": "pending", "origin": "researcher", "note": ""}
+        connection.execute(plans.insert().values(asked_ranges=[], ranges=[], **values))
+
+    page = gui.signed_in(Role.REVIEWER).get("/").text
+
+    assert "good\\u202eplan" in page
+    assert "\u202e" not in page
 
 
 def test_health_shows_what_is_missing_of_the_sandbox(gui: Gui) -> None:

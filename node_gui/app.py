@@ -19,7 +19,7 @@ from appliance.protocol.errors import Code, FedWardError
 from node_gui import formats, home, menu, sign_in
 from node_gui.access import PUBLIC, ROLE_NAMES, Role, may
 from node_gui.config import GuiConfig
-from node_gui.context import COOKIE, EXTENSION, Caller, Parts, node_status, parts, said
+from node_gui.context import EXTENSION, Caller, Parts, node_status, parts, said
 from node_gui.reports import report_waiting
 from node_gui.staff import StaffBook
 
@@ -99,7 +99,7 @@ def _require_person() -> AnyResponse | None:
     if request.endpoint == "static":
         return None
     is_fragment = "HX-Request" in request.headers and request.method == "GET"
-    token = request.cookies.get(COOKIE)
+    token = request.cookies.get(parts().cookie)
     if request.endpoint in PUBLIC or not token:
         request.max_content_length = LARGEST_STRANGERS_FORM_BYTES
     if request.method not in _SAFE:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import re
 import socket
@@ -142,16 +143,21 @@ def test_the_cookie_goes_to_nobody_else(gui: Gui) -> None:
     reply = gui.client().post("/sign-in", base_url=HTTPS, data={"name": "auditor anna", "password": PASSWORD})
     cookie = reply.headers["Set-Cookie"]
 
-    assert cookie.startswith("__Host-fedward=")
+    assert cookie.startswith(f"{gui.cookie}=")
     assert {"Secure", "HttpOnly", "SameSite=Strict", "Path=/"} <= set(cookie.split("; "))
     assert "Domain" not in cookie
+
+
+def test_each_node_of_a_host_has_a_cookie_of_its_own(gui: Gui) -> None:
+    """A browser sends a host's cookies to all its ports: one node's sign-in would end the other's."""
+    assert gui.cookie == f"__Host-fedward-{hashlib.sha256(b'north').hexdigest()[:8]}"
 
 
 def test_a_session_that_was_there_before_signing_in_is_not_taken_over(gui: Gui) -> None:
     """Whoever plants a cookie must not share the session that follows."""
     gui.add(Role.AUDITOR)
     client = gui.client()
-    client.set_cookie("__Host-fedward", "planted", domain="node.test", secure=True)
+    client.set_cookie(gui.cookie, "planted", domain="node.test", secure=True)
     client.post("/sign-in", base_url=HTTPS, data={"name": "auditor anna", "password": PASSWORD})
 
     assert gui.staff.session("planted", is_touch=False) is None

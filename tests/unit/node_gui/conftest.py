@@ -119,6 +119,11 @@ class Gui:
         """The accounts."""
         return self.app.extensions[EXTENSION].staff
 
+    @property
+    def cookie(self) -> str:
+        """The name of the session's cookie."""
+        return str(self.app.extensions[EXTENSION].cookie)
+
     def client(self) -> FlaskClient:
         """A browser that nobody has signed in with."""
         return self.app.test_client()
@@ -136,7 +141,7 @@ class Gui:
             self.add(role, name)
         browser = Browser(self.client())
         browser.token = self.staff.sign_in(name, PASSWORD, "", address=str(next(_ADDRESSES)))
-        browser.client.set_cookie("__Host-fedward", browser.token, domain="node.test", secure=True)
+        browser.client.set_cookie(self.cookie, browser.token, domain="node.test", secure=True)
         browser.csrf = self.staff.session(browser.token, is_touch=False).csrf
         return browser
 

@@ -22,12 +22,14 @@ from appliance.protocol.settings import read_settings
 from appliance.protocol.words import six_words
 from appliance.transport.sqlite import durable_engine, writing
 from appliance.warden.audit import AuditLog
+from appliance.warden.history import Page
 from appliance.warden.store import audit as audit_table
 from appliance.warden.store import plans
 from node_gui import formats
 from node_gui.access import Role
 from node_gui.exports import defused
 from node_gui.formats import browser as browser_name
+from node_gui.forms import turn
 from tests.unit.node_gui.conftest import HTTPS, PASSWORD, STATUS, Gui, rules
 
 
@@ -402,3 +404,9 @@ def test_a_full_disk_is_said_on_a_page(gui: Gui) -> None:
 
     assert page.status_code == 400
     assert "the disk takes no more" in page.text
+
+
+def test_the_next_page_keeps_only_filters(gui: Gui) -> None:
+    """Any other word of the address would be taken for a setting of the link."""
+    with gui.app.test_request_context("/plans/?endpoint=x&_scheme=ftp&_external=1&search=a", base_url=HTTPS):
+        assert turn(Page([], 1000, 0, 50))["older"] == "/plans/?search=a&page=2"

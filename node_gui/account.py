@@ -8,7 +8,7 @@ from flask_babel import gettext as _
 from markupsafe import Markup
 from werkzeug.wrappers import Response
 
-from node_gui.context import COOKIE, parts, person, say
+from node_gui.context import parts, person, say
 from node_gui.sign_in import require_same
 from node_gui.staff import PASSWORD_LEAST, StaffRefusedError, totp_uri
 
@@ -31,7 +31,7 @@ def change_password() -> Response | tuple[str, int]:
     except StaffRefusedError as error:
         return _page(error), 400
     response = redirect(url_for("sign_in.page", name=person().name))
-    response.delete_cookie(COOKIE, path="/", secure=True, httponly=True, samesite="Strict")
+    response.delete_cookie(parts().cookie, path="/", secure=True, httponly=True, samesite="Strict")
     return response
 
 

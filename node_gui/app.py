@@ -7,7 +7,6 @@ import os
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import structlog
 from argon2 import PasswordHasher
@@ -20,12 +19,13 @@ from appliance.protocol.errors import Code, FedWardError
 from node_gui import formats, home, menu, sign_in
 from node_gui.access import PUBLIC, ROLE_NAMES, Role, may
 from node_gui.config import GuiConfig
-from node_gui.context import COOKIE, EXTENSION, Caller, Parts, node_status, parts, said
+from node_gui.context import EXTENSION, Caller, Parts, node_status, parts, said
 from node_gui.reports import report_waiting
 from node_gui.staff import StaffBook
 
 CSRF_FIELD, CSRF_HEADER = "csrf", "X-CSRF-Token"
 LARGEST_FORM_BYTES = 1 << 20
+LARGEST_STRANGERS_FORM_BYTES = 16_000
 LANGUAGES = ("en",)
 HEADERS = {
     "Content-Security-Policy": (
@@ -50,6 +50,7 @@ _STATUS = {
     Code.STORE_CORRUPT: 500,
     Code.INTERNAL: 500,
 }
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _log = structlog.get_logger(__name__)
 
 
@@ -98,10 +99,14 @@ def _require_person() -> AnyResponse | None:
     if request.endpoint == "static":
         return None
     is_fragment = "HX-Request" in request.headers and request.method == "GET"
-    token = request.cookies.get(COOKIE)
+    token = request.cookies.get(parts().cookie)
+    if request.endpoint in PUBLIC or not token:
+        request.max_content_length = LARGEST_STRANGERS_FORM_BYTES
+    if request.method not in _SAFE:
+        _ = request.form  # all of it, first: who is locked while it arrives shall do nothing
     if token:
         g.session = parts().staff.session(token, is_touch=not is_fragment)
-    if request.method not in {"GET", "HEAD", "OPTIONS"}:
+    if request.method not in _SAFE:
         _require_own_form()
     if request.endpoint in PUBLIC:
         return None
@@ -130,7 +135,7 @@ def _to_sign_in(*, is_fragment: bool) -> AnyResponse:
 def _require_own_form() -> None:
     """Refuse a form that another site sent, or an old page of ours."""
     origin = request.headers.get("Origin")
-    is_foreign = origin is not None and urlsplit(origin).netloc != request.host
+    is_foreign = origin is not None and origin.partition("://")[2] != request.host
     given = request.form.get(CSRF_FIELD) or request.headers.get(CSRF_HEADER, "")
     is_forged = g.session is not None and not hmac.compare_digest(given.encode(), g.session.csrf.encode())
     if is_foreign or is_forged or request.headers.get("Sec-Fetch-Site", "same-origin") not in {"same-origin", "none"}:

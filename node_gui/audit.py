@@ -78,7 +78,7 @@ def page() -> str:
     wanted, error = {}, None
     try:
         wanted = _wanted()
-        found = history().audit_page(**wanted, before=request.args.get("before", type=int))
+        found = history().audit_page(**wanted, before=_before())
     except FedWardError as fault:
         found, error = None, fault
     kept = {name: request.args[name] for name in ("search", "subject", "since", "until") if request.args.get(name)}
@@ -128,6 +128,12 @@ def _wanted() -> dict[str, Any]:
         "since": since.timestamp() if since else None,
         "until": (until + timedelta(days=1)).timestamp() if until else None,
     }
+
+
+def _before() -> int | None:
+    """The line before which the page begins, within what the store can count."""
+    before = request.args.get("before", type=int)
+    return None if before is None else min(max(before, 0), (1 << 63) - 1)
 
 
 def _day(name: str) -> datetime | None:

@@ -7,6 +7,7 @@ browser would take it.
 from __future__ import annotations
 
 import datetime as dt
+import fcntl
 import ipaddress
 import os
 import ssl
@@ -36,7 +37,7 @@ class TlsPair:
 
 
 def tls_files(home: Path, config: GuiConfig) -> TlsPair:
-    """What the GUI serves with; its own is made when there is none, and anew before it ends.
+    """Where the certificate and the key lie that the GUI serves with; they may not be there yet.
 
     Raises:
         ConfigurationError: Only one of ``certificate`` and ``key`` is set.
@@ -45,9 +46,22 @@ def tls_files(home: Path, config: GuiConfig) -> TlsPair:
         return TlsPair(home / config.certificate, home / config.key)
     if config.certificate is not None or config.key is not None:
         raise ConfigurationError(f"{home}/gui.toml: certificate and key belong together; one is missing.")
-    pair = TlsPair(home / OWN / "cert.pem", home / OWN / "key.pem")
-    if not _lasts(pair.certificate) or not pair.key.exists():
-        _make(pair, _names(config))
+    return TlsPair(home / OWN / "cert.pem", home / OWN / "key.pem")
+
+
+def ready_tls_files(home: Path, config: GuiConfig) -> TlsPair:
+    """The files of ``tls_files``; the GUI's own are made when there are none that fit, and anew before they end.
+
+    Raises:
+        ConfigurationError: As ``tls_files``.
+    """
+    pair = tls_files(home, config)
+    if config.certificate is None:
+        pair.key.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with (pair.key.parent / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # two that start at once would mix their files
+            if not _lasts(pair.certificate) or not _fit(pair):
+                _make(pair, _names(config))
     return pair
 
 
@@ -83,6 +97,16 @@ def _lasts(path: Path) -> bool:
     return ends - dt.datetime.now(dt.UTC) > dt.timedelta(days=RENEW_DAYS)
 
 
+def _fit(pair: TlsPair) -> bool:
+    """Whether key and certificate belong together; a stop between the two writes leaves a pair that does not."""
+    try:
+        key = serialization.load_pem_private_key(pair.key.read_bytes(), password=None)
+        certificate = x509.load_pem_x509_certificate(pair.certificate.read_bytes())
+    except (OSError, ValueError, TypeError):
+        return False
+    return key.public_key() == certificate.public_key()
+
+
 def _names(config: GuiConfig) -> list[x509.GeneralName]:
     hosts = {"localhost", "127.0.0.1", config.host}
     if config.address is not None:
@@ -115,8 +139,6 @@ def _make(pair: TlsPair, names: list[x509.GeneralName]) -> None:
         .sign(key, hashes.SHA256())
     )
     pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    pair.key.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # The key first: a certificate that lasts says that its key is there.
     _put(pair.key, pem)
     _put(pair.certificate, certificate.public_bytes(serialization.Encoding.PEM))
 

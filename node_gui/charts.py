@@ -27,6 +27,7 @@ class Chart:
     """A drawing and the table behind it.
 
     Attributes:
+        lines: Without points where the values lie too far apart, or not apart enough, to draw; the table has them.
         ticks_x: Position and text of each mark below; ``ticks_y`` at the left.
         table: For each place across, the value of every line, or None.
     """
@@ -50,7 +51,12 @@ def line_chart(title: str, lines: Mapping[str, Sequence[Point]], *, across: str)
     """
     places = sorted({x for points in lines.values() for x, _ in points})
     values = [y for points in lines.values() for _, y in points]
-    low, high, step = _scale(min(values), max(values))
+    by_place = [dict(points) for points in lines.values()]
+    table = tuple((x, tuple(points.get(x) for points in by_place)) for x in places)
+    scale = _scale(min(values), max(values)) if all(map(math.isfinite, values)) else None
+    if scale is None:
+        return Chart(title, across, tuple(Line(name, "", ()) for name in lines), (), (), table)
+    low, high, step = scale
     first, last = places[0], places[-1]
 
     def at_x(x: float) -> float:
@@ -65,7 +71,6 @@ def line_chart(title: str, lines: Mapping[str, Sequence[Point]], *, across: str)
         dots = [(at_x(x), at_y(y)) for x, y in sorted(points)]
         drawn.append(Line(name, " ".join(f"{x},{y}" for x, y in dots), tuple(dots) if len(dots) <= 40 else ()))
     count = round((high - low) / step)
-    by_place = [dict(points) for points in lines.values()]
     every = max(1, math.ceil(len(places) / 8))
     return Chart(
         title,
@@ -73,16 +78,22 @@ def line_chart(title: str, lines: Mapping[str, Sequence[Point]], *, across: str)
         tuple(drawn),
         tuple((at_x(x), f"{x:g}") for x in places[::every]),
         tuple((at_y(low + n * step), f"{low + n * step:.6g}") for n in range(count + 1)),
-        tuple((x, tuple(points.get(x) for points in by_place)) for x in places),
+        table,
     )
 
 
-def _scale(low: float, high: float) -> tuple[float, float, float]:
-    """Round ends around the values, and the step of the marks between them: 1, 2 or 5 times a power of ten."""
+def _scale(low: float, high: float) -> tuple[float, float, float] | None:
+    """Round ends around the values, and the step of the marks between them: 1, 2 or 5 times a power of ten.
+
+    None where a float cannot hold them: a plan may return any number.
+    """
     if high - low <= abs(high) * 1e-9:
         spread = abs(high) * 0.1 or 1.0
         low, high = low - spread, high + spread
     raw = (high - low) / _TICKS
+    if not 1e-305 < raw < 1e305:
+        return None
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw)
-    return math.floor(low / step) * step, math.ceil(high / step) * step, step
+    low, high = math.floor(low / step) * step, math.ceil(high / step) * step
+    return (low, high, step) if math.isfinite(low) and math.isfinite(high) else None

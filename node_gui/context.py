@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,12 +11,13 @@ from typing import Any, Protocol
 from flask import current_app, g
 
 from appliance.protocol.errors import FedWardError
+from appliance.protocol.home import MemberSettings
+from appliance.protocol.settings import read_settings
 from appliance.warden.history import History
 from node_gui.config import GuiConfig
 from node_gui.staff import Person, StaffBook
 
 EXTENSION = "fedward"
-COOKIE = "__Host-fedward"
 
 
 class Caller(Protocol):
@@ -32,13 +34,18 @@ class Parts:
     Attributes:
         home: The node's folder.
         governance: Gives the governance socket's client for a person of that name.
+        cookie: The session cookie's name: browsers keep one for all ports of a host, which may have several nodes.
     """
 
     home: Path
     config: GuiConfig
     staff: StaffBook
     governance: Callable[[str], Caller]
+    cookie: str = field(init=False)
     _history: History | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        self.cookie = f"__Host-fedward-{hashlib.sha256(_member_id(self.home).encode()).hexdigest()[:8]}"
 
     def history(self) -> History:
         """The node's records, opened at the first use: a node that never ran has none."""
@@ -51,6 +58,13 @@ class Parts:
         self.staff.close()
         if self._history is not None:
             self._history.close()
+
+
+def _member_id(home: Path) -> str:
+    try:
+        return read_settings(home / "member.toml", MemberSettings).id
+    except FedWardError:
+        return str(home.resolve())  # not enrolled yet
 
 
 def parts() -> Parts:

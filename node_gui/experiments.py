@@ -48,7 +48,8 @@ _ROUNDS_SHOWN = 100
 @blueprint.get("/")
 def page() -> str:
     """All experiments, those at work first."""
-    return render_template("experiments/page.html", **_lists())
+    live_path = url_for("experiments.live", search=asked("search") or None, page=asked("page") or None)
+    return render_template("experiments/page.html", live_path=live_path, **_lists())
 
 
 @blueprint.get("/live")

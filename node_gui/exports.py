@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -15,7 +16,9 @@ from flask_babel import gettext
 from appliance.protocol.errors import Code, FedWardError
 from node_gui.context import governance, node_status
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "|", "%")
+# At the beginning of a cell, and where a spreadsheet that splits otherwise begins one; blanks, quotes and wide signs
+# do not keep every spreadsheet from running it.
+_FORMULA = re.compile(r"""(^|[;\t\r\n])(?=(?:[^\S\t\r\n]|["\ufeff])*[=+@|%\uff1d\uff0b\uff0d\uff20\uff5c\uff05-])""")
 
 
 def defused(value: object) -> object:
@@ -23,8 +26,8 @@ def defused(value: object) -> object:
     if value is None or isinstance(value, int | float):
         return value
     text = str(value)
-    # A blank before it does not keep every spreadsheet from running a formula.
-    return f"'{text}" if text.lstrip(" \u00a0\ufeff").startswith(_FORMULA) else text
+    text = _FORMULA.sub(r"\1'", text)
+    return f"'{text}" if text.lstrip(" \u00a0\ufeff").startswith(("\t", "\r", "\n")) else text
 
 
 def csv_file(name: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Response:

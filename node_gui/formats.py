@@ -22,6 +22,8 @@ _SYSTEMS = (
     ("Mac OS", "macOS"),
     ("Linux", "Linux"),
 )
+_SPAN_MOST_S = 100 * 365.25 * 86_400
+_MOMENT_MOST_S = 253_300_000_000.0  # in the year 9996: what calendars and time zones can hold
 _SIZES = ("B", "kB", "MB", "GB", "TB")
 
 
@@ -33,7 +35,7 @@ def register(app: Flask) -> None:
 
 def ago(seconds: float) -> str:
     """A moment beside now, as ``2 hours ago`` or ``in 3 days``."""
-    apart = seconds - time.time()
+    apart = _within(seconds) - time.time()
     if abs(apart) < 10:
         return str(gettext("just now"))
     return format_timedelta(timedelta(seconds=apart), add_direction=True, threshold=1, locale=get_locale())
@@ -41,7 +43,7 @@ def ago(seconds: float) -> str:
 
 def exact(seconds: float) -> str:
     """A moment to the second, in this machine's time zone."""
-    local = datetime.fromtimestamp(seconds).astimezone()
+    local = datetime.fromtimestamp(_within(seconds)).astimezone()
     return str(babel_datetime(local, "d MMMM y, HH:mm:ss", locale=get_locale())) + f" {local.tzname()}"
 
 
@@ -56,7 +58,7 @@ def browser(user_agent: str) -> str:
 
 def clock(seconds: float) -> str:
     """The time of the day, as ``14:05:30 CET``."""
-    return datetime.fromtimestamp(seconds).astimezone().strftime("%H:%M:%S %Z")
+    return datetime.fromtimestamp(_within(seconds)).astimezone().strftime("%H:%M:%S %Z")
 
 
 def shortened(text: str) -> str:
@@ -67,19 +69,19 @@ def shortened(text: str) -> str:
 
 def iso(seconds: float) -> str:
     """A moment for machines (ISO 8601, UTC)."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+    return datetime.fromtimestamp(_within(seconds), UTC).isoformat(timespec="seconds")
 
 
 def day(seconds: float) -> str:
     """A day, as ``31 December 2027``."""
-    return str(babel_datetime(datetime.fromtimestamp(seconds).astimezone(), "d MMMM y", locale=get_locale()))
+    return str(babel_datetime(datetime.fromtimestamp(_within(seconds)).astimezone(), "d MMMM y", locale=get_locale()))
 
 
 def span(seconds: float) -> str:
     """A length of time, as ``45 minutes``."""
-    if seconds < 1:
+    if not seconds >= 1:
         return str(gettext("under a second"))
-    return format_timedelta(timedelta(seconds=round(seconds)), threshold=1.2, locale=get_locale())
+    return format_timedelta(timedelta(seconds=round(min(seconds, _SPAN_MOST_S))), threshold=1.2, locale=get_locale())
 
 
 def size(size_bytes: float) -> str:
@@ -93,3 +95,8 @@ def size(size_bytes: float) -> str:
 def count(number: float) -> str:
     """A number with its thousands set apart."""
     return str(format_decimal(number, locale=get_locale()))
+
+
+def _within(moment: float) -> float:
+    """A moment that a calendar has: what a researcher's code or a hand-written file says may be any number."""
+    return max(0.0, min(moment, _MOMENT_MOST_S))

@@ -11,6 +11,7 @@ from appliance.protocol.errors import Code, FedWardError
 from appliance.warden.history import PAGE, Page
 
 _LAST_PAGE = 100_000
+_FILTERS = frozenset({"search", "state", "experiment", "recipient", "since", "until", "what"})
 
 
 def invalid(message: str, remedy: str) -> FedWardError:
@@ -92,12 +93,12 @@ def asked(name: str) -> str:
 def offset() -> int:
     """How many rows come before the page that the address asks for."""
     page = request.args.get("page", "1")
-    return (min(int(page), _LAST_PAGE) - 1) * PAGE if page.isascii() and page.isdigit() and int(page[:9]) > 0 else 0
+    return (min(int(page[:9]), _LAST_PAGE) - 1) * PAGE if page.isascii() and page.isdigit() and int(page[:9]) > 0 else 0
 
 
 def turn(page: Page) -> dict[str, str | None]:
     """The addresses of the pages before and behind, with the same filters, for the macro ``pager``."""
-    number_, kept = page.offset // page.size + 1, {k: v for k, v in request.args.items() if k != "page"}
+    number_, kept = page.offset // page.size + 1, {k: v for k, v in request.args.items() if k in _FILTERS}
     assert request.endpoint is not None
 
     def address(wanted: int) -> str:

@@ -12,6 +12,7 @@ from flask_babel import gettext, ngettext
 
 from appliance.protocol.errors import Code, FedWardError
 from appliance.protocol.messages import PlanState
+from appliance.protocol.wording import spelt_out
 from appliance.warden.history import History, Page
 from node_gui.access import may
 from node_gui.context import history, node_status, parts, person
@@ -96,8 +97,8 @@ def _plans(book: History) -> Iterator[Task]:
             "waiting",
             _(
                 "%(who)s asks for approval of the plan “%(plan)s” (%(when)s).",
-                who=plan["requested_by"],
-                plan=plan["name"],
+                who=spelt_out(plan["requested_by"]),
+                plan=spelt_out(plan["name"]),
                 when=ago(plan["requested_at"]),
             ),
             _path("plans.plan", sha256=plan["sha256"]),
@@ -111,7 +112,7 @@ def _plans(book: History) -> Iterator[Task]:
         if plan["until"] is not None and plan["until"] < now + SOON_S:
             yield Task(
                 "warning",
-                _("The approval of “%(plan)s” ends %(when)s.", plan=plan["name"], when=ago(plan["until"])),
+                _("The approval of “%(plan)s” ends %(when)s.", plan=spelt_out(plan["name"]), when=ago(plan["until"])),
                 _path("plans.plan", sha256=plan["sha256"]),
                 _("Look at the plan"),
             )
@@ -121,7 +122,7 @@ def _datasets(book: History) -> Iterator[Task]:
     for dataset in book.dataset_page(state="changed", size=SHOWN).rows:
         yield Task(
             "warning",
-            _("The files of “%(dataset)s” have changed; nothing trains on it.", dataset=dataset["name"]),
+            _("The files of “%(dataset)s” have changed; nothing trains on it.", dataset=spelt_out(dataset["name"])),
             _path("datasets.dataset", dataset_id=dataset["id"]),
             _("Look at the dataset"),
         )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import structlog
 
 from appliance.protocol.errors import Code, FedWardError
 from node_gui.context import parts
+from node_gui.staff import GUI_NAME, NAME_MOST
 
 _log = structlog.get_logger(__name__)
 _reporting = threading.Lock()
@@ -20,13 +22,29 @@ def report_waiting() -> None:
     try:
         for event in parts().staff.unreported():
             try:
-                parts().governance(event["actor"]).call(
-                    "account.record", event=event["event"], account=event["subject"], details=event["details"]
-                )
+                _report(event)
             except FedWardError as error:
                 if error.code is not Code.ARGUMENT_INVALID:
                     return  # the warden is down or its disk is full: it waits
                 _log.error("the audit log does not take this event", account_event=event["event"], reason=error.message)
+                continue  # kept, and those after it are not held up
             parts().staff.reported(event["id"])
     finally:
         _reporting.release()
+
+
+def _report(event: dict[str, Any]) -> None:
+    told = {"event": event["event"], "account": event["subject"], "details": event["details"]}
+    try:
+        parts().governance(event["actor"]).call("account.record", **told)
+    except FedWardError as error:
+        if error.code is not Code.ARGUMENT_INVALID:
+            raise
+        # Refused for its names: in the GUI's own, with theirs spelt out.
+        told["account"] = _plain(event["subject"])[:NAME_MOST]
+        told["details"] = event["details"] | {"by": _plain(event["actor"])}
+        parts().governance(GUI_NAME).call("account.record", **told)
+
+
+def _plain(name: str) -> str:
+    return name.encode("ascii", "backslashreplace").decode()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import ssl
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from flask import Flask
 from gunicorn.app.base import BaseApplication
 
 from node_gui.app import create_app
-from node_gui.certificate import TlsPair, fingerprint, server_context, tls_files
+from node_gui.certificate import TlsPair, fingerprint, ready_tls_files, server_context
 from node_gui.config import GuiConfig, read_config
 from node_gui.context import EXTENSION, Caller, Parts
 from node_gui.staff import StaffBook
@@ -23,6 +24,7 @@ from node_gui.staff import StaffBook
 READY_FILE = "run/gui.port"
 GRACE_S = 2
 PATIENCE_S = 20  # how long a connection may stand still, handshake included
+REQUEST_S = 30  # in which a request must have arrived, headers and form
 _log = structlog.get_logger(__name__)
 
 
@@ -52,7 +54,7 @@ def serve(home: Path, governance: Callable[[str], Caller]) -> None:
     """
     os.umask(0o077)
     config = read_config(home)
-    pair = tls_files(home, config)
+    pair = ready_tls_files(home, config)
     server_context(pair)  # a wrong file is best said at once
     ready = home / READY_FILE
     ready.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -72,7 +74,7 @@ def first_link(home: Path) -> FirstLink:
 def _link(home: Path, config: GuiConfig, token: str) -> FirstLink:
     ready = home / READY_FILE
     port = ready.read_text().strip() if ready.exists() else config.port  # 0 means any, and only the running one knows
-    own = fingerprint(tls_files(home, config).certificate) if config.certificate is None else None
+    own = fingerprint(ready_tls_files(home, config).certificate) if config.certificate is None else None
     address = config.address_at(f"https://{_shown(config.host)}:{port}")
     return FirstLink(f"{address}/invitation/{token}", own)
 
@@ -85,15 +87,31 @@ def _shown(host: str) -> str:
 
 
 class _PatientSocket(ssl.SSLSocket):
-    """gunicorn's threads wait for ever; one silent browser each would use them up."""
+    """gunicorn's threads wait for ever; one silent or dripping browser each would use them up."""
+
+    _until = float("inf")
 
     def setblocking(self, flag: bool, /) -> None:
+        # gunicorn says so whenever a request of the connection begins.
+        self._until = time.monotonic() + REQUEST_S
         self.settimeout(PATIENCE_S if flag else 0.0)
+
+    def recv(self, buflen: int = 1024, flags: int = 0) -> bytes:
+        patience, left = self.gettimeout(), self._until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("The request did not arrive in time.")
+        self.settimeout(left if patience is None else min(patience, left))
+        try:
+            return super().recv(buflen, flags)
+        finally:
+            self.settimeout(patience)  # what is sent has its own
 
     @classmethod
     def _create(cls, sock: Any, *args: Any, **kwargs: Any) -> _PatientSocket:
         sock.settimeout(PATIENCE_S)  # else the handshake waits for ever
-        return super()._create(sock, *args, **kwargs)  # type: ignore[misc,no-any-return] # not in the stubs
+        made: _PatientSocket = super()._create(sock, *args, **kwargs)  # type: ignore[misc] # not in the stubs
+        made._until = time.monotonic() + REQUEST_S
+        return made
 
 
 class _Server(BaseApplication):  # type: ignore[misc] # the library has no types

@@ -6,7 +6,7 @@ from flask import Blueprint, g, redirect, render_template, request, url_for
 from flask_babel import gettext as _
 from werkzeug.wrappers import Response
 
-from node_gui.context import COOKIE, parts
+from node_gui.context import parts
 from node_gui.reports import report_waiting
 from node_gui.staff import PASSWORD_LEAST, StaffRefusedError
 
@@ -104,5 +104,5 @@ def _own_path(path: str) -> str:
 
 def _set_cookie(response: Response, token: str) -> None:
     response.set_cookie(
-        COOKIE, token, secure=True, httponly=True, samesite="Strict", path="/", max_age=None if token else 0
+        parts().cookie, token, secure=True, httponly=True, samesite="Strict", path="/", max_age=None if token else 0
     )

@@ -13,6 +13,7 @@ import os
 import re
 import secrets
 import time
+import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from typing import Any
 
 import pyotp
 import sqlalchemy as sa
+import structlog
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
@@ -29,7 +31,7 @@ from node_gui.access import Role
 
 FILE_NAME = "gui/staff.db"
 SCHEMA = 1
-NAME = re.compile(r"[^\W_][\w .@+-]{0,63}")  # as the warden takes it
+NAME_MOST = 64
 GUI_NAME = "node GUI"  # in whose name the GUI reports what nobody signed in did
 PASSWORD_LEAST, PASSWORD_MOST = 12, 256
 TRIES_FREE = 5  # wrong passwords in a row before the first wait
@@ -40,6 +42,7 @@ TOTP_STEP_S = 30
 RECOVERY_CODES = 8
 _WRITES = "staff_writes"
 _COMMON = frozenset({"password", "passwort", "motdepasse", "hospital", "administrator", "fedward", "qwertz", "qwerty"})
+_log = structlog.get_logger(__name__)
 
 _metadata = sa.MetaData()
 _accounts = sa.Table(
@@ -374,10 +377,7 @@ class StaffBook:
         if row is None or row.is_locked or not self._is_live(row, now):
             return None
         if is_touch and now - row.seen_at > 1:
-            with self._write() as connection:
-                connection.execute(
-                    _sessions.update().where(_sessions.c.token_hash == row.token_hash).values(seen_at=now)
-                )
+            self._try_to_write(_sessions.update().where(_sessions.c.token_hash == row.token_hash).values(seen_at=now))
         return _session(row)
 
     def sessions(self, account_id: int) -> list[Session]:
@@ -410,10 +410,10 @@ class StaffBook:
     def said(self, session: Session) -> list[tuple[str, str]]:
         """What was kept for this page; once."""
         here = _sessions.c.token_hash == session.id
-        with self._write() as connection:
+        with self._engine.connect() as connection:
             said = connection.scalar(sa.select(_sessions.c.messages).where(here)) or []
-            if said:
-                connection.execute(_sessions.update().where(here).values(messages=[]))
+        if said:
+            self._try_to_write(_sessions.update().where(here).values(messages=[]))
         return [(kind, text) for kind, text in said]
 
     # What a person changes of the own account
@@ -487,6 +487,14 @@ class StaffBook:
             connection.execute(_events.delete().where(_events.c.id == event_id))
 
     # Inside
+
+    def _try_to_write(self, change: sa.Update) -> None:
+        """Write what no page shall fail for: on a full disk people must still see and stop what runs."""
+        try:
+            with self._write() as connection:
+                connection.execute(change)
+        except sa.exc.DBAPIError as error:
+            _log.warning("the list of accounts cannot be written", reason=str(error.orig))
 
     def _add(self, connection: sa.Connection, name: str, role: Role) -> int:
         _require_name(name)
@@ -571,6 +579,8 @@ class StaffBook:
     def _step_of(self, secret: str, code: str) -> int | None:
         """The time step that the code belongs to: this one or a neighbour, for clocks differ."""
         digits = re.sub(r"\s", "", code)
+        if re.fullmatch("[0-9]{6}", digits) is None:
+            return None
         totp = pyotp.TOTP(secret, interval=TOTP_STEP_S)
         now = int(self._clock()) // TOTP_STEP_S
         fits = [step for step in (now - 1, now, now + 1) if hmac.compare_digest(totp.generate_otp(step), digits)]
@@ -681,18 +691,26 @@ def _end_sessions(connection: sa.Connection, account_id: int) -> None:
 
 
 def _require(connection: sa.Connection, account_id: int) -> Any:
-    account = connection.execute(sa.select(_accounts).where(_accounts.c.id == account_id)).first()
+    is_id = 0 <= account_id < 1 << 63  # more is no number of the store
+    account = connection.execute(sa.select(_accounts).where(_accounts.c.id == account_id)).first() if is_id else None
     if account is None:
         raise StaffRefusedError("There is no such account any more.", remedy="Look at the list of users again.")
     return account
 
 
 def _require_name(name: str) -> None:
-    if NAME.fullmatch(name) is None or _key(name) == _key(GUI_NAME):
+    if not _is_name(name) or _key(name) == _key(GUI_NAME):
         raise StaffRefusedError(
             "A name begins with a letter or a digit and has at most 64 letters, digits, spaces and . @ + -",
             remedy="Enter the person's name as the audit log shall show it, for example: Anna Weiss.",
         )
+
+
+def _is_name(name: str) -> bool:
+    """Whether the warden takes the name, whose pattern's classes are not Python's: of both what they share."""
+    kinds = ["Nd" if kind == "Nd" else kind[0] for kind in map(unicodedata.category, name)]
+    known = all(kind in {"L", "Nd", "M"} or sign in " .@+-_" for kind, sign in zip(kinds, name, strict=True))
+    return 0 < len(name) <= NAME_MOST and kinds[0] in {"L", "Nd"} and known
 
 
 def _session_query() -> sa.Select[Any]:
@@ -719,7 +737,7 @@ def _session(row: Any) -> Session:
 
 
 def _key(name: str) -> str:
-    return " ".join(name.casefold().split())
+    return " ".join(unicodedata.normalize("NFC", name).casefold().split())
 
 
 def _hash(token: str) -> str:

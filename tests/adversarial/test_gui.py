@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import re
+import socket
+import ssl
+import threading
 import time
 from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import urlencode
 
 import pytest
 
+import node_gui.serve
 from appliance.transport.sqlite import durable_engine, writing
 from appliance.warden.audit import AuditLog
 from node_gui.access import Role
 from node_gui.app import HEADERS, LARGEST_FORM_BYTES
+from node_gui.certificate import ready_tls_files, server_context
+from node_gui.config import GuiConfig
 from tests.unit.node_gui.conftest import HTTPS, PASSWORD, Gui, empty_store, gui, make_gui
 
 __all__ = ["empty_store", "gui", "make_gui"]
@@ -94,7 +103,9 @@ def test_no_page_has_script_or_style_of_its_own(gui: Gui) -> None:
     assert {path: found for path in pages if (found := _run_by_a_browser(browser.get(path).text))} == {}
 
 
-@pytest.mark.parametrize("origin", ["https://evil.example", "null", "https://node.test.evil.example", "http://"])
+@pytest.mark.parametrize(
+    "origin", ["https://evil.example", "null", "https://node.test.evil.example", "http://", "https://["]
+)
 def test_a_form_of_another_site_is_refused(gui: Gui, origin: str) -> None:
     """Even with the right token, and also at the sign-in, where there is none yet."""
     browser = gui.signed_in(Role.ADMINISTRATOR)
@@ -132,16 +143,21 @@ def test_the_cookie_goes_to_nobody_else(gui: Gui) -> None:
     reply = gui.client().post("/sign-in", base_url=HTTPS, data={"name": "auditor anna", "password": PASSWORD})
     cookie = reply.headers["Set-Cookie"]
 
-    assert cookie.startswith("__Host-fedward=")
+    assert cookie.startswith(f"{gui.cookie}=")
     assert {"Secure", "HttpOnly", "SameSite=Strict", "Path=/"} <= set(cookie.split("; "))
     assert "Domain" not in cookie
+
+
+def test_each_node_of_a_host_has_a_cookie_of_its_own(gui: Gui) -> None:
+    """A browser sends a host's cookies to all its ports: one node's sign-in would end the other's."""
+    assert gui.cookie == f"__Host-fedward-{hashlib.sha256(b'north').hexdigest()[:8]}"
 
 
 def test_a_session_that_was_there_before_signing_in_is_not_taken_over(gui: Gui) -> None:
     """Whoever plants a cookie must not share the session that follows."""
     gui.add(Role.AUDITOR)
     client = gui.client()
-    client.set_cookie("__Host-fedward", "planted", domain="node.test", secure=True)
+    client.set_cookie(gui.cookie, "planted", domain="node.test", secure=True)
     client.post("/sign-in", base_url=HTTPS, data={"name": "auditor anna", "password": PASSWORD})
 
     assert gui.staff.session("planted", is_touch=False) is None
@@ -184,6 +200,67 @@ def test_a_changed_role_counts_from_the_next_request_on(gui: Gui) -> None:
     assert reply.status_code == 302
     assert reply.location.startswith("/sign-in")
     assert "Friend" not in {person.name for person in gui.staff.people()}
+
+
+def test_who_is_locked_while_the_form_arrives_does_nothing(gui: Gui) -> None:
+    """A form may drip in for as long as a request may last."""
+    browser = gui.signed_in(Role.ADMINISTRATOR)
+    gui.add(Role.ADMINISTRATOR, "Otto Other")
+    me = next(person.id for person in gui.staff.people() if person.name == "administrator anna")
+    form = urlencode({"csrf": browser.csrf, "name": "Eve", "role": "administrator"}).encode()
+
+    class Dripping(io.BytesIO):
+        def readinto(self, buffer: object) -> int:  # the first byte is asked for: the request is at work
+            gui.staff.set_locked("Otto Other", me, is_locked=True)
+            return super().readinto(buffer)  # type: ignore[arg-type]
+
+        def read(self, size: int | None = -1) -> bytes:
+            gui.staff.set_locked("Otto Other", me, is_locked=True)
+            return super().read(size)
+
+    kind = "application/x-www-form-urlencoded"
+    body = {"input_stream": Dripping(form), "content_length": len(form), "content_type": kind}
+    browser.client.post("/users/invite", base_url=HTTPS, **body)
+
+    assert sorted(person.name for person in gui.staff.people()) == ["Otto Other", "administrator anna"]
+
+
+@pytest.mark.parametrize("path", ["/sign-in", "/invitation/nonsense", "/users/invite"])
+def test_a_stranger_sends_no_large_form(gui: Gui, path: str) -> None:
+    """Whoever has no account shall not fill the memory."""
+    reply = gui.client().post(path, base_url=HTTPS, data={"name": "x" * 20_000})
+
+    assert reply.status_code == 413
+
+
+def test_a_request_that_drips_in_ends_at_its_deadline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A byte every few seconds holds no thread; the next request of the connection has its own time."""
+    context = server_context(ready_tls_files(tmp_path, GuiConfig()))
+    context.sslsocket_class = node_gui.serve._PatientSocket
+    ours, theirs = socket.socketpair()
+    stranger = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    stranger.check_hostname, stranger.verify_mode = False, ssl.CERT_NONE
+
+    def drip() -> None:
+        with stranger.wrap_socket(theirs) as line:
+            line.sendall(b"ab")
+            line.recv(1)
+
+    thread = threading.Thread(target=drip)
+    thread.start()
+    with context.wrap_socket(ours, server_side=True) as line:
+        assert line.recv(1) == b"a"
+        monkeypatch.setattr(node_gui.serve, "REQUEST_S", 0)
+        line.setblocking(True)
+        with pytest.raises(TimeoutError):
+            line.recv(1)
+        monkeypatch.undo()
+        line.setblocking(True)
+        assert line.recv(1) == b"b"
+        line.sendall(b"c")
+    thread.join(30)
+
+    assert not thread.is_alive()
 
 
 def test_a_live_part_of_an_ended_session_shows_nothing(gui: Gui) -> None:
@@ -244,9 +321,38 @@ def test_script_in_an_address_is_only_text(gui: Gui, path: str) -> None:
     assert _run_by_a_browser(gui.client().get(path.format(SCRIPT), base_url=HTTPS).text) == []
 
 
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        (f"/audit/?before=-{'9' * 30}", 200),
+        (f"/audit/?before={'9' * 30}", 200),
+        (f"/users/{'9' * 30}", 403),
+        ("/plans/?endpoint=x&_scheme=ftp&_external=1&_anchor=y&state=approved", 200),
+        ("/experiments/?experiment_id=x&values=y&_method=POST", 200),
+        ("/plans/?page=" + "9" * 5000, 200),
+    ],
+)
+def test_an_address_of_any_numbers_and_words_is_no_fault_inside(gui: Gui, path: str, status: int) -> None:
+    """Each would fill the log, and be a first look at what lies behind."""
+    assert gui.signed_in(Role.ADMINISTRATOR).get(path).status_code == status
+
+
 def test_an_exported_text_is_no_formula(gui: Gui) -> None:
     """A spreadsheet would run it with an administrator's rights."""
-    formulas = ["=HYPERLINK(1)", "+1", "-1", "@SUM(1)", " =1", "\t=1", "\u00a0=1", '"=1']
+    formulas = [
+        "=HYPERLINK(1)",
+        "+1",
+        "-1",
+        "@SUM(1)",
+        " =1",
+        "\t=1",
+        "\u00a0=1",
+        '"=1',
+        "\uff1d1",
+        "a;=1",
+        "a\t@1",
+        "a\n \uff0b1",
+    ]
     engine = durable_engine(gui.home / "store/node.db")
     with writing(engine) as connection:
         for formula in formulas:
@@ -257,7 +363,11 @@ def test_an_exported_text_is_no_formula(gui: Gui) -> None:
     cells = [cell for row in csv.reader(io.StringIO(text)) for cell in row]
 
     assert len(cells) == 6 * (len(formulas) + 1)
-    assert [cell for cell in cells if cell.lstrip(" \u00a0").startswith(("=", "+", "-", "@", "\t"))] == []
+    parts = [part for cell in cells for part in re.split("[;\t\r\n]", cell)]
+    assert [
+        part for part in parts if part.lstrip(' \u00a0"').startswith(("=", "+", "-", "@", "\uff1d", "\uff0b"))
+    ] == []
+    assert [cell for cell in cells if cell.lstrip().startswith("\t")] == []
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from appliance.protocol.register import sign_register
 from appliance.warden.store import Store
 from node_gui.access import Role
 from node_gui.app import create_app
-from node_gui.certificate import tls_files
+from node_gui.certificate import ready_tls_files
 from node_gui.config import GuiConfig
 from node_gui.context import EXTENSION
 from node_gui.staff import StaffBook
@@ -119,6 +119,11 @@ class Gui:
         """The accounts."""
         return self.app.extensions[EXTENSION].staff
 
+    @property
+    def cookie(self) -> str:
+        """The name of the session's cookie."""
+        return str(self.app.extensions[EXTENSION].cookie)
+
     def client(self) -> FlaskClient:
         """A browser that nobody has signed in with."""
         return self.app.test_client()
@@ -136,7 +141,7 @@ class Gui:
             self.add(role, name)
         browser = Browser(self.client())
         browser.token = self.staff.sign_in(name, PASSWORD, "", address=str(next(_ADDRESSES)))
-        browser.client.set_cookie("__Host-fedward", browser.token, domain="node.test", secure=True)
+        browser.client.set_cookie(self.cookie, browser.token, domain="node.test", secure=True)
         browser.csrf = self.staff.session(browser.token, is_touch=False).csrf
         return browser
 
@@ -167,7 +172,7 @@ def write_home(root: Path) -> None:
     (root / "register.jws").write_text(sign_register(members.register, members.operator))
     (root / "tls").mkdir()
     for name in ("ca.pem", "cert.pem"):
-        (root / "tls" / name).write_bytes(tls_files(root, GuiConfig()).certificate.read_bytes())
+        (root / "tls" / name).write_bytes(ready_tls_files(root, GuiConfig()).certificate.read_bytes())
 
 
 @pytest.fixture(scope="session")

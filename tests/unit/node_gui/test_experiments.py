@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from appliance.protocol.jose import read_jws
 from appliance.protocol.messages import Pong
@@ -50,6 +51,36 @@ def test_a_round_that_waits_is_told_from_one_that_trains(hospital: Hospital, aud
     """The node trains them in order; what it cannot take up now waits its turn."""
     hospital.node.accepted(experiment_id="e-2")
     assert "Waits its turn" in auditor.get("/experiments/live").text
+
+
+@pytest.mark.parametrize(
+    "values", [(-1.7e308, 1.7e308), (0.0, 5e-324), (1.7e308, 1.7e308), (float("inf"), 1.0), (float("nan"), 1.0)]
+)
+def test_numbers_that_nobody_can_draw_are_told(values: tuple[float, float]) -> None:
+    """A plan that returns them must not take away the page with the button that stops it."""
+    chart = line_chart("loss", {"global": list(enumerate(values))}, across="Round")
+
+    assert chart.lines[0].points == ""
+    assert len(chart.table) == 2
+
+
+def test_an_experiment_whose_numbers_are_absurd_is_shown_and_stopped(hospital: Hospital, auditor: Browser) -> None:
+    """The page and its form always answer."""
+    values = {"loss": 1.7e308}, {"loss": -1.7e308}
+    for number, value in enumerate(values, 1):
+        with hospital.node.store.write() as connection:
+            here = rounds.c.round == number
+            result = connection.execute(sa.select(rounds.c.result).where(here)).scalar_one()
+            reply = json.loads(result["reply"]) | {"metrics": [{"stage": "global", "values": value}]}
+            result["reply"] = json.dumps(reply)
+            connection.execute(rounds.update().where(here).values(result=result, timing={"train_s": 1e300}))
+
+    page = auditor.get("/experiments/e-1")
+
+    assert page.status_code == 200
+    assert "-1.7e+308" in page.text
+    assert auditor.get("/experiments/e-1/live").status_code == 200
+    assert "/experiments/e-1/stop" in hospital.signed_in(Role.REVIEWER).get("/experiments/e-1").text
 
 
 def test_curves_have_their_numbers_behind_them(auditor: Browser) -> None:

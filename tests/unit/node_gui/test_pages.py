@@ -22,10 +22,14 @@ from appliance.protocol.settings import read_settings
 from appliance.protocol.words import six_words
 from appliance.transport.sqlite import durable_engine, writing
 from appliance.warden.audit import AuditLog
+from appliance.warden.history import Page
 from appliance.warden.store import audit as audit_table
+from appliance.warden.store import plans
+from node_gui import formats
 from node_gui.access import Role
 from node_gui.exports import defused
 from node_gui.formats import browser as browser_name
+from node_gui.forms import turn
 from tests.unit.node_gui.conftest import HTTPS, PASSWORD, STATUS, Gui, rules
 
 
@@ -253,7 +257,17 @@ def test_only_the_running_node_signs(gui: Gui) -> None:
 
 @pytest.mark.parametrize(
     ("cell", "shown"),
-    [("=1+1", "'=1+1"), ("  =1", "'  =1"), ("+1", "'+1"), ("@a", "'@a"), ("\tx", "'\tx"), ("a=1", "a=1"), (-1.5, -1.5)],
+    [
+        ("=1+1", "'=1+1"),
+        ("  =1", "'  =1"),
+        ("+1", "'+1"),
+        ("@a", "'@a"),
+        ("\tx", "'\tx"),
+        ("a;=1", "a;'=1"),
+        ("\uff1d1", "'\uff1d1"),
+        ("a=1", "a=1"),
+        (-1.5, -1.5),
+    ],
 )
 def test_a_cell_is_never_a_formula(cell: object, shown: object) -> None:
     """A researcher chose that text, and an administrator opens the file."""
@@ -274,6 +288,29 @@ def test_an_invited_person_joins_with_the_link(gui: Gui) -> None:
 
     assert reply.status_code == 302
     assert "Plan reviewer" in client.get("/", base_url=HTTPS).text
+
+
+def test_an_event_that_the_log_does_not_take_is_told_in_other_words_or_kept(gui: Gui) -> None:
+    """What happened to an account is never forgotten."""
+    refused = FedWardError("Names have other signs.", code=Code.ARGUMENT_INVALID)
+    gui.add(Role.AUDITOR, "Ben")
+    gui.warden.answers["account.record"] = refused
+    browser = gui.signed_in(Role.ADMINISTRATOR, "Otto")
+    kept = gui.staff.unreported()
+    browser.get("/")
+    assert gui.staff.unreported() == kept
+
+    def of_the_gui_alone(**told: Any) -> dict[str, Any]:
+        if "by" not in told["details"]:
+            raise refused
+        return {}
+
+    gui.warden.answers["account.record"] = of_the_gui_alone
+    browser.get("/")
+
+    assert gui.staff.unreported() == []
+    name, told = gui.warden.asked("account.record")[-1]
+    assert (name, told["account"], told["details"]["by"]) == ("node GUI", "Otto", "Otto")
 
 
 def test_accounts_are_reported_once_the_node_runs(gui: Gui) -> None:
@@ -312,6 +349,27 @@ def test_a_changed_password_ends_this_session_too(gui: Gui) -> None:
     assert browser.get("/").location.startswith("/sign-in")
 
 
+@pytest.mark.parametrize("seconds", [1e300, float("inf"), float("nan"), -1e300])
+def test_a_time_that_no_calendar_has_is_still_shown(gui: Gui, seconds: float) -> None:
+    """A node's clock or a researcher's code may say anything."""
+    with gui.app.test_request_context():
+        for show in (formats.ago, formats.clock, formats.day, formats.exact, formats.iso, formats.span):
+            assert show(seconds)
+
+
+def test_home_spells_out_names_that_steer(gui: Gui) -> None:
+    """A plan's name that turns the writing would say something else than it is."""
+    with writing(durable_engine(gui.home / "store/node.db")) as connection:
+        values = {"sha256": "a" * 64, "name": "good\u202eplan", "requested_by": "alice", "requested_at": 1.0}
+        values |= {"source": "x", "description": "", "state": "pending", "origin": "researcher", "note": ""}
+        connection.execute(plans.insert().values(asked_ranges=[], ranges=[], **values))
+
+    page = gui.signed_in(Role.REVIEWER).get("/").text
+
+    assert "good\\u202eplan" in page
+    assert "\u202e" not in page
+
+
 def test_health_shows_what_is_missing_of_the_sandbox(gui: Gui) -> None:
     """With less than policy requires, no round runs: somebody must know why."""
     gui.warden.answers["node.sandbox"] = {"level": {}, "required": "full", "lacking": ["no network"]}
@@ -346,3 +404,9 @@ def test_a_full_disk_is_said_on_a_page(gui: Gui) -> None:
 
     assert page.status_code == 400
     assert "the disk takes no more" in page.text
+
+
+def test_the_next_page_keeps_only_filters(gui: Gui) -> None:
+    """Any other word of the address would be taken for a setting of the link."""
+    with gui.app.test_request_context("/plans/?endpoint=x&_scheme=ftp&_external=1&search=a", base_url=HTTPS):
+        assert turn(Page([], 1000, 0, 50))["older"] == "/plans/?search=a&page=2"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import sqlite3
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -14,6 +16,7 @@ import pytest
 
 import node_gui.staff
 from appliance.warden.governance import AccountEvent
+from appliance.warden.governance import Staff as Person
 from node_gui.access import Role
 from node_gui.staff import (
     ADDRESS_TRIES,
@@ -379,9 +382,61 @@ def test_whoever_guesses_a_password_from_inside_waits_too(staff: Staff) -> None:
         staff.book.change_password(session, PASSWORD, "another long sentence")
 
 
+def test_the_warden_takes_every_name_that_accounts_have(staff: Staff) -> None:
+    """Else the person could do nothing, and what happened to the account would be missing in the audit log."""
+    signs = [chr(code) for code in range(0x20000)]
+    names = [name for sign in signs for name in (sign, f"A{sign}") if node_gui.staff._is_name(name)]
+
+    assert {"A", "é", "漢", "7", "A_", "A ", "A\u0301"} <= set(names)
+    assert [name for name in names if Person(name=name, via="gui").name != name] == []
+    for refused in ("½", "A²", "Aⅷ", "A\u200d", "A\n"):
+        with pytest.raises(StaffRefusedError):
+            staff.book.invite("Anna Weiss", refused, Role.AUDITOR)
+
+
+def test_a_name_is_one_however_it_is_typed(staff: Staff) -> None:
+    """Some systems write an accent as a sign of its own; two names that look alike must not be two people."""
+    staff.add("Zoé Müller")
+
+    assert staff.enter("Zoe\u0301 Mu\u0308ller")
+
+
 def test_the_warden_takes_every_event_that_accounts_have() -> None:
     """One that it refused would be missing in the audit log."""
     noted = set(re.findall(r'"(account\.[a-z-]+)"', Path(node_gui.staff.__file__).read_text()))
 
     assert noted
     assert noted <= set(get_args(AccountEvent))
+
+
+@pytest.mark.parametrize("code", ["é23456", "١٢٣٤٥٦", "12345", "\x00", "x" * 9000])
+def test_a_code_that_is_none_counts_as_a_wrong_one(staff: Staff, code: str) -> None:
+    """Whatever was typed; else guessing the password would cost nothing."""
+    session = staff.session(staff.enter())
+    assert session is not None
+    secret = staff.book.new_totp_secret(session)
+    with pytest.raises(StaffRefusedError, match="does not fit"):
+        staff.book.set_second_factor(session, PASSWORD, code)
+    staff.book.set_second_factor(session, PASSWORD, pyotp.TOTP(secret).at(int(staff.clock.now)))
+
+    for _ in range(TRIES_FREE):
+        with pytest.raises(SignInRefusedError):
+            staff.enter(code=code)
+
+    events = [event for _, event, _ in staff.events()]
+    assert events.count("account.refused") == TRIES_FREE
+    assert "account.locked" in events
+
+
+def test_a_disk_that_takes_no_more_shuts_nobody_out(staff: Staff, tmp_path: Path) -> None:
+    """Who is signed in still sees what runs, and can stop it."""
+    token = staff.enter()
+    session = staff.session(token)
+    assert session is not None
+    staff.book.say(session, "good", "Done.")
+    with contextlib.closing(sqlite3.connect(tmp_path / FILE_NAME)) as file, file:
+        file.execute("CREATE TRIGGER full BEFORE UPDATE ON sessions BEGIN SELECT RAISE(ABORT, 'disk is full'); END")
+    staff.clock.now += 5
+
+    assert staff.book.session(token, is_touch=True) is not None
+    assert staff.book.said(session) == [("good", "Done.")]

@@ -9,7 +9,7 @@ from appliance.protocol.errors import Code, FedWardError
 from appliance.protocol.local.frames import connect
 
 CALL_TIMEOUT_S = 600.0  # reading a large dataset takes its time
-QUICK_TIMEOUT_S = 5.0
+QUICK_TIMEOUT_S = 10.0
 _QUICK = frozenset({"account.record", "node.status", "policy.show"})  # what pages wait for: a warden that hangs is down
 
 

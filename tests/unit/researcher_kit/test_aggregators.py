@@ -34,7 +34,7 @@ def test_the_average_is_the_nearest_float_to_the_exact_one(base: float, pairs: l
     exact = Fraction(base) + sum(Fraction(v) * n for v, n in pairs) / sum(n for _, n in pairs)
     found = average(np.float32([base]), pairs)[0]
 
-    scale = max([abs(base), *(abs(v) for v, _ in pairs)])
+    scale = max([abs(base), abs(float(found)), *(abs(v) for v, _ in pairs)])
     assert abs(Fraction(float(found)) - exact) <= Fraction(float(np.spacing(np.float32(scale))) + 1e-30)
 
 

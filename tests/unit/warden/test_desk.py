@@ -352,6 +352,7 @@ def test_a_member_that_is_not_active_is_refused(
     before = ready.counts()
     ready.deliver("alice", request_)
     unchanged(ready, before)
+    assert [line["event"] for line in ready.audit()[-1:]] == ["message.refused"]
 
 
 def test_an_old_key_is_refused_once_the_register_has_a_new_one(ready: Node, members: Members, request_: Train) -> None:
@@ -361,6 +362,7 @@ def test_an_old_key_is_refused_once_the_register_has_a_new_one(ready: Node, memb
     before = ready.counts()
     ready.deliver("alice", request_)
     unchanged(ready, before)
+    assert [line["event"] for line in ready.audit()[-1:]] == ["message.refused"]
 
 
 def test_a_topic_from_a_stranger_is_cut_short_in_the_log(node: Node) -> None:

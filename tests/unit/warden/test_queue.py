@@ -72,8 +72,9 @@ def test_rounds_are_worked_on_in_the_order_in_which_they_were_accepted(busy: Nod
 def test_a_round_accepted_later_wakes_a_worker(busy: Node, steps: Steps) -> None:
     """Nobody looks by the clock."""
     busy.queue.start()
-    busy.accepted()
+    jti = busy.accepted()
     steps.wait_for_ends(1)
+    assert steps.ended() == [jti]
 
 
 def test_what_the_store_holds_unfinished_is_gone_on_with_at_the_start(

@@ -57,8 +57,13 @@ def test_a_second_warden_is_turned_away_and_told_why(tmp_path: Path, store: Stor
 
 def test_the_next_warden_takes_over_when_the_first_has_ended(tmp_path: Path, store: Store) -> None:
     """A restart must not need anybody to remove a lock by hand."""
+    with store.write() as connection:
+        put_setting(connection, "a", "1")
     store.close()
-    Store(tmp_path / "store").close()
+    following = Store(tmp_path / "store")
+    kept = following.setting("a")
+    following.close()
+    assert kept == "1"
 
 
 def test_an_exception_inside_a_transaction_leaves_nothing_behind(store: Store) -> None:

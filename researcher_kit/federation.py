@@ -43,7 +43,7 @@ from researcher_kit.wire import NetworkWire, Wire
 
 HOME_VARIABLE = "FEDWARD_RESEARCHER_HOME"
 ASK_TIMEOUT_S = 10.0
-REPEAT_S = 2.0
+REPEAT_S = 1.0
 MISSED_HEARTBEATS = 3
 _log = structlog.get_logger(__name__)
 

@@ -5,6 +5,7 @@ One for the whole pytest process: whichever folder asks first starts it, and it 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -170,6 +171,11 @@ class AuditTail:
 def training_args(updates: int = 2) -> dict[str, object]:
     """A short training."""
     return {"num_updates": updates, "batch_size": 16, "optimizer_args": {"lr": 0.01}, "random_seed": 1}
+
+
+def bits(experiment: Experiment) -> dict[str, str]:
+    """Each tensor's SHA-256: equal to the last bit or not, and short when a test has to say what differs."""
+    return {name: hashlib.sha256(array.tobytes()).hexdigest() for name, array in experiment.parameters().items()}
 
 
 def fedward(*arguments: object) -> subprocess.CompletedProcess[str]:

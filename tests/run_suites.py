@@ -19,6 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 MAX_REASON = 400  # characters of a failure in the closing list; the whole of it stands where it happened
+MAX_TRACEBACK = 3000  # characters
 LIMIT_S = {"lint": 600, "unit": 900, "integration": 1500, "adversarial": 900, "docs": 300}
 
 
@@ -91,11 +92,18 @@ def read_report(report: Path) -> Result:
             result.skipped += (f"{case.get('name')}: {skip.get('message')}",)
         elif failure is not None:
             result.failed += 1
-            reason = " ".join((failure.get("message") or "").split())[:MAX_REASON]
-            result.failures += (f"{case.get('classname')}::{case.get('name')}: {reason}",)
-        else:
+            result.failures += (f"{case.get('classname')}::{case.get('name')}: {reason(failure)}",)
+        elif case.get("name"):  # one without was never finished
             result.passed += 1
     return result
+
+
+def reason(failure: ET.Element) -> str:
+    """What a failure says of itself; of an error of pytest's own, which has no message, the end of its traceback."""
+    message = " ".join((failure.get("message") or "").split())
+    if message == "internal error":
+        return f"{message}: {(failure.text or '')[-MAX_TRACEBACK:]}"
+    return message[:MAX_REASON]
 
 
 SUITES: dict[str, Callable[[], Result]] = {

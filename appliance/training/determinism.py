@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import random
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
+
+_drawing = threading.RLock()  # the generators are the process's: two threads would take each other's numbers
 
 
 @contextmanager
@@ -16,21 +19,22 @@ def reproducible(seed: int, *, threads: int = 1) -> Iterator[None]:
     """Seed every generator that plan code may draw from, and let PyTorch compute in one fixed order.
 
     What a notebook had set (generators' states, number of threads) is put back afterwards. PyTorch takes part when
-    it has been imported.
+    it has been imported. One thread of a process at a time: another one waits.
 
     Args:
         seed: From 0 below 2^63.
         threads: PyTorch's threads; a sum's last bit depends on their number.
     """
-    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002 - plans draw from it
-    random.seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002 - as above
-    try:
-        with _torch_reproducible(seed, threads):
-            yield
-    finally:
-        random.setstate(python_state)
-        np.random.set_state(numpy_state)  # noqa: NPY002 - as above
+    with _drawing:
+        python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002 - plans draw from it
+        random.seed(seed)
+        np.random.seed(seed % 2**32)  # noqa: NPY002 - as above
+        try:
+            with _torch_reproducible(seed, threads):
+                yield
+        finally:
+            random.setstate(python_state)
+            np.random.set_state(numpy_state)  # noqa: NPY002 - as above
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import pytest
 from appliance.embedded.consortium import NETWORK
 from appliance.protocol.home import MemberHome
 from researcher_kit import Experiment
-from tests.hospitals import Hospitals
+from tests.hospitals import Hospitals, bits
 from tests.integration.faults.postman import Postman
 from tests.integration.faults.records import require_done_once
 
@@ -63,9 +63,8 @@ def test_rounds_come_to_the_same_model_to_the_last_bit(
     with hospitals.federation() as federation:
         experiment = hospitals.experiment(federation, nodes=["north", "south"], round_limit=ROUNDS)
         experiment.run()
-        ours, theirs = experiment.parameters(), calm.parameters()
 
-    assert all(ours[name].tobytes() == theirs[name].tobytes() for name in theirs)
+    assert bits(experiment) == bits(calm)
     require_done_once(hospitals, experiment, ROUNDS)
     did = postmen[0].did + postmen[1].did
     assert did["lost"]

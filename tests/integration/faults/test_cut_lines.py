@@ -21,7 +21,7 @@ from appliance.embedded.consortium import NETWORK
 from appliance.protocol.rounds import RoundStep
 from researcher_kit import Experiment, Federation
 from researcher_kit.monitor import Event, NodeReplied
-from tests.hospitals import Hospitals
+from tests.hospitals import Hospitals, bits
 from tests.integration.faults.players import Researcher
 from tests.integration.faults.records import require_done_once, rounds_of
 from tests.integration.faults.stage import NOBODY
@@ -108,7 +108,7 @@ def test_a_round_survives_a_line_that_is_cut_in_mid_upload(
 
 @pytest.mark.parametrize("cut", [START, MIDDLE, END])
 def test_a_round_survives_a_line_that_is_cut_in_mid_download(
-    cut: int, north: Lines, hospitals: Hospitals, federation: Federation, whole: dict[str, bytes]
+    cut: int, north: Lines, hospitals: Hospitals, federation: Federation, whole: dict[str, str]
 ) -> None:
     """Parameters that came in two pieces train the same model as parameters that came in one."""
     experiment = _wide(hospitals, federation)
@@ -117,7 +117,7 @@ def test_a_round_survives_a_line_that_is_cut_in_mid_download(
 
     assert north.rest.cuts_left == 0
     assert north.rest.bytes["down"] < 1.2 * SIZE
-    assert _model(experiment) == whole
+    assert bits(experiment) == whole
     assert _steps(hospitals, "north", experiment.id) == [RoundStep.REPLIED]
 
 
@@ -184,16 +184,12 @@ def _notebook(people: Hospitals, folder: Path, rounds: int) -> Iterator[Research
 
 
 @pytest.fixture(scope="module")
-def whole(hospitals: Hospitals) -> dict[str, bytes]:
+def whole(hospitals: Hospitals) -> dict[str, str]:
     """The model that comes of it when no line is cut."""
     with hospitals.federation() as federation:
         experiment = _wide(hospitals, federation)
         experiment.run()
-        return _model(experiment)
-
-
-def _model(experiment: Experiment) -> dict[str, bytes]:
-    return {name: array.tobytes() for name, array in experiment.parameters().items()}
+        return bits(experiment)
 
 
 def _steps(hospitals: Hospitals, node: str, experiment_id: str) -> list[str]:

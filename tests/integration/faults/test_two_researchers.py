@@ -11,7 +11,7 @@ import pytest
 from appliance.protocol.rounds import RoundStep
 from researcher_kit import Experiment, Federation
 from researcher_kit.monitor import Event
-from tests.hospitals import NODES, PLAN, Hospitals, training_args
+from tests.hospitals import NODES, PLAN, Hospitals, bits, training_args
 from tests.integration.faults.players import Hospital
 from tests.integration.faults.records import require_whole
 from tests.integration.faults.stage import Stage
@@ -53,11 +53,11 @@ class Work:
         )
         self.experiment.on_event(self.events.append)
 
-    def run(self) -> dict[str, bytes]:
-        """To the end; the model that comes of it."""
+    def run(self) -> dict[str, str]:
+        """To the end; the bits of the model that comes of it."""
         try:
             self.experiment.run()
-            return {name: array.tobytes() for name, array in self.experiment.parameters().items()}
+            return bits(self.experiment)
         finally:
             self.federation.close()
 
@@ -69,7 +69,7 @@ def test_two_researchers_train_at_once_and_neither_notices_the_other(
     alone = {person: Work(hospitals, person, plans[person]).run() for person in PEOPLE}
     # Alice has two notebooks open, so that two requests wait while a third is worked on.
     works = {name: Work(hospitals, name.split()[0], plans[name.split()[0]]) for name in (*PEOPLE, "alice again")}
-    together: dict[str, dict[str, bytes]] = {}
+    together: dict[str, dict[str, str]] = {}
     threads = [
         threading.Thread(target=lambda name=person: together.update({name: works[name].run()})) for person in works
     ]

@@ -10,7 +10,8 @@ from hypothesis import settings
 
 from appliance.protocol.envelope import Clock, Signer
 from appliance.protocol.keys import MemberKeys
-from appliance.protocol.register import Member, MemberState, Register, Role
+from appliance.protocol.register import MemberState, Register, Role
+from tests.registers import register_of
 
 # A suite is no lottery: it tries the same cases each time. ``make fuzz`` looks for new ones.
 settings.register_profile("suite", derandomize=True, deadline=None)
@@ -59,18 +60,7 @@ class Members:
 def make_members() -> Members:
     """A consortium with fresh keys."""
     keys = {name: MemberKeys.generate() for name in ROLES}
-    lines = tuple(
-        Member(
-            id=name,
-            role=role,
-            institution=f"{name} hospital",
-            contact=f"{name}@example.org",
-            identity=keys[name].public.identity,
-            sealing=keys[name].public.sealing,
-        )
-        for name, role in ROLES.items()
-    )
-    register = Register(consortium="test", version=1, issued_at=NOW, members=lines)
+    register = register_of(keys, ROLES, issued_at=NOW)
     return Members(keys, register, keys["operator"])
 
 

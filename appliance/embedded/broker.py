@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 
 from appliance.embedded.ports import LOOPBACK
-from appliance.enrolment.files import replace_file
 from appliance.network.broker import Broker, render_acl, render_config
+from appliance.protocol.files import replace_file
 from appliance.protocol.home import MemberHome
 
 STORE = "broker/store"

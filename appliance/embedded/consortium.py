@@ -34,10 +34,10 @@ from appliance.embedded.mosquitto import Program, cache_folder, find_mosquitto
 from appliance.embedded.part import GRACE_S, Part
 from appliance.embedded.ports import LOOPBACK, free_port, is_free
 from appliance.enrolment.authority import Authority
-from appliance.enrolment.files import replace_file
 from appliance.enrolment.joining import admit, complete, prepare
 from appliance.enrolment.register_book import RegisterBook
 from appliance.protocol.errors import ConfigurationError
+from appliance.protocol.files import replace_file
 from appliance.protocol.home import Endpoint, MemberHome
 from appliance.protocol.keys import MemberKeys
 from appliance.protocol.register import Role

@@ -21,8 +21,8 @@ from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKey
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from appliance.enrolment.errors import EnrolmentError
-from appliance.enrolment.files import replace_file, sync_folder
 from appliance.protocol.errors import Code, ConfigurationError
+from appliance.protocol.files import replace_file, sync_folder
 from appliance.protocol.keys import require_secret, write_secret
 
 AUTHORITY_DAYS = 3650

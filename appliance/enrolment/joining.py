@@ -27,8 +27,8 @@ from appliance.enrolment.authority import (
     signing_request,
 )
 from appliance.enrolment.errors import EnrolmentError
-from appliance.enrolment.files import replace_file, sync_folder
 from appliance.enrolment.register_book import RegisterBook
+from appliance.protocol.files import replace_file, sync_folder
 from appliance.protocol.home import Endpoint, MemberSettings
 from appliance.protocol.jose import NotSignedError, read_jws, sign_text
 from appliance.protocol.keys import MemberKeys, thumbprint

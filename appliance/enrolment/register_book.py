@@ -13,7 +13,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from appliance.enrolment.errors import EnrolmentError
-from appliance.enrolment.files import replace_file
+from appliance.protocol.files import replace_file
 from appliance.protocol.keys import MemberKeys
 from appliance.protocol.register import Member, MemberState, Register, open_register, sign_register
 

@@ -20,7 +20,7 @@ from gunicorn.app.base import BaseApplication
 
 from appliance.network.config import NetworkConfig, read_config, tls_files
 from appliance.network.logs import LOGGING, use_structured_logs
-from appliance.protocol.errors import Code, ConfigurationError
+from appliance.protocol.errors import ConfigurationError
 from appliance.protocol.home import TlsFiles
 from appliance.protocol.keys import require_secret
 
@@ -124,14 +124,7 @@ def server_context(files: TlsFiles, patience_s: float) -> ssl.SSLContext:
     context.sslsocket_class = PatientSocket
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.verify_mode = ssl.CERT_REQUIRED
-    try:
-        context.load_verify_locations(files.ca)
-        context.load_cert_chain(files.certificate, files.key)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigurationError(
-            f"{files.certificate.parent}: the TLS files cannot be used ({type(error).__name__}).",
-            code=Code.KEY_UNUSABLE,
-        ) from error
+    files.load_into(context)
     return context
 
 

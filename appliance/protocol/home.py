@@ -10,6 +10,7 @@ store/ spool/ run/ data/     as the component needs them
 
 from __future__ import annotations
 
+import ssl
 import threading
 from dataclasses import dataclass
 from enum import StrEnum
@@ -18,7 +19,7 @@ from pathlib import Path
 import structlog
 from pydantic import BaseModel, ConfigDict, Field
 
-from appliance.protocol.errors import ConfigurationError
+from appliance.protocol.errors import Code, ConfigurationError
 from appliance.protocol.keys import MemberKeys, require_secret
 from appliance.protocol.register import KeyText, MemberId, Register, open_register
 from appliance.protocol.settings import read_settings, read_text
@@ -62,6 +63,21 @@ class TlsFiles:
     ca: Path
     certificate: Path
     key: Path
+
+    def load_into(self, context: ssl.SSLContext) -> None:
+        """Let a context show this identity, and believe the consortium's CA and no other.
+
+        Raises:
+            ConfigurationError: A file is missing or is not what it should be.
+        """
+        try:
+            context.load_verify_locations(self.ca)
+            context.load_cert_chain(self.certificate, self.key)
+        except (OSError, ssl.SSLError) as error:
+            raise ConfigurationError(
+                f"{self.certificate.parent}: the TLS files cannot be used ({type(error).__name__}).",
+                code=Code.KEY_UNUSABLE,
+            ) from error
 
 
 class MemberHome:

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
 from appliance.protocol.errors import Code, ConfigurationError
+from appliance.protocol.files import sync_folder
 
 _RAW = (serialization.Encoding.Raw, serialization.PublicFormat.Raw)
 _KNOWN_KEYS = 1024  # read once each; a consortium has fewer members
@@ -120,11 +121,7 @@ def write_secret(path: Path, content: bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)  # without it a power cut may take the name, and a key that was lost cannot be made again
-    finally:
-        os.close(folder)
+    sync_folder(path.parent)  # without it a power cut may take the name, and a lost key cannot be made again
 
 
 def require_secret(path: Path) -> bytes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ssl
 
-from appliance.protocol.errors import Code, ConfigurationError
 from appliance.protocol.home import TlsFiles
 
 
@@ -16,12 +15,5 @@ def client_context(files: TlsFiles) -> ssl.SSLContext:
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
-    try:
-        context.load_verify_locations(files.ca)
-        context.load_cert_chain(files.certificate, files.key)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigurationError(
-            f"{files.certificate.parent}: the TLS files cannot be used ({type(error).__name__}).",
-            code=Code.KEY_UNUSABLE,
-        ) from error
+    files.load_into(context)
     return context

@@ -19,11 +19,11 @@ import sqlalchemy as sa
 
 from appliance.embedded.consortium import NETWORK, OPERATOR
 from appliance.enrolment.authority import Authority
-from appliance.enrolment.files import replace_file
 from appliance.enrolment.joining import admit, complete, prepare
 from appliance.enrolment.register_book import RegisterBook
 from appliance.protocol.envelope import MAX_ENVELOPE_BYTES, MESSAGE_TYPE, Signer
 from appliance.protocol.errors import Code
+from appliance.protocol.files import replace_file
 from appliance.protocol.home import MemberHome
 from appliance.protocol.jose import sign_text
 from appliance.protocol.keys import MemberKeys, unb64url

@@ -16,6 +16,7 @@ from appliance.protocol.errors import FedWardError
 from researcher_kit import Experiment, Federation
 from researcher_kit.errors import BreakpointError
 from researcher_kit.monitor import Event, NodeReceived, NodeReplied, ParametersUploaded, RoundClosed, RoundStarted
+from tests.soak.schedule import PLAN
 
 SMALL, WIDE = 8, 1000  # the first travels inside messages, the second by the network host
 FAILURES = 8  # of one round, before the researcher gives up
@@ -52,7 +53,7 @@ def _experiment(federation: Federation, folder: Path, nodes: list[str], index: i
         return Experiment(
             tags=["cells"],
             nodes=nodes,  # else one that is down at the beginning would be passed over
-            training_plan_file=Path(__file__).with_name("plan.py"),
+            training_plan_file=PLAN,
             model_args={"width": WIDE if index % 2 else SMALL},
             training_args={"num_updates": 10, "batch_size": 16, "optimizer_args": {"lr": 0.01}, "random_seed": index},
             round_limit=rounds,

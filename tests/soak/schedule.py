@@ -1,4 +1,4 @@
-"""What is killed when: the same seed, the same schedule."""
+"""What is killed when, in the training of which plan: the same seed, the same schedule."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 
+PLAN = Path(__file__).parent.parent / "integration/rounds/plan.py"  # its width decides how its tensors travel
 SHARE = 0.2  # of the rounds see somebody killed
 CALM = 0.2  # the last rounds in which nobody is killed: what grows then, leaks
 _MOMENTS = ("RoundStarted", "ParametersUploaded", "NodeReceived", "NodeReplied", "RoundClosed")

@@ -23,9 +23,8 @@ from appliance.protocol.errors import ConfigurationError
 from appliance.warden.client import GovernanceClient
 from appliance.warden.governance import SOCKET_NAME
 from tests.soak.growth import Watch
-from tests.soak.schedule import Kill, Victim, make_schedule
+from tests.soak.schedule import PLAN, Kill, Victim, make_schedule
 
-PLAN = Path(__file__).with_name("plan.py")
 RESEARCHER = "alice"
 STUCK_S = 180.0
 EXPERIMENTS = 10

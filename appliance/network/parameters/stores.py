@@ -10,6 +10,8 @@ from typing import Protocol, cast
 from django.core.files import File
 from django.core.files.storage import FileSystemStorage, storages
 
+from appliance.protocol.files import sync_folder
+
 CHUNK_BYTES = 128 << 10
 
 
@@ -76,12 +78,3 @@ class DiskStore(FileSystemStorage):
 def store() -> Store:
     """The storage of the settings."""
     return cast("Store", storages["parameters"])
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in ``folder`` durable."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -27,8 +27,9 @@ from appliance.protocol.envelope import Signer
 from appliance.protocol.home import TlsFiles
 from appliance.protocol.keys import MemberKeys, write_secret
 from appliance.protocol.messages import SealedFile
-from appliance.protocol.register import Member, Register, Role, sign_register
+from appliance.protocol.register import Register, Role, sign_register
 from appliance.transport.rest import RestClient
+from tests.registers import register_of
 
 ROLES = {
     "north": Role.NODE,
@@ -121,21 +122,9 @@ class Host:
         for name, path in (("ca", files.ca), ("cert", files.certificate), ("key", files.key)):
             (self.home / f"tls/{name}.pem").symlink_to(path)
 
-    def register(self, version: int = 1, **changes: object) -> Register:
-        """Everybody; ``changes`` are member states by member."""
-        members = tuple(
-            Member(
-                id=name,
-                role=role,
-                institution=name,
-                contact=name,
-                identity=self.keys[name].public.identity,
-                sealing=self.keys[name].public.sealing,
-                state=changes.get(name, "active"),
-            )
-            for name, role in ROLES.items()
-        )
-        return Register(consortium="test", version=version, issued_at=int(time.time()), members=members)
+    def register(self, version: int = 1, **states: str) -> Register:
+        """Everybody; ``states`` by member."""
+        return register_of(self.keys, ROLES, version=version, issued_at=int(time.time()), states=states)
 
     def import_register(self, register: Register) -> None:
         """As the operator does it."""

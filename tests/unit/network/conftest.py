@@ -31,7 +31,8 @@ from appliance.network.members import selectors as member_selectors  # noqa: E40
 from appliance.network.members.services import register_import  # noqa: E402
 from appliance.protocol.envelope import Signer  # noqa: E402
 from appliance.protocol.keys import MemberKeys  # noqa: E402
-from appliance.protocol.register import Member, Register, Role, sign_register  # noqa: E402
+from appliance.protocol.register import Role, sign_register  # noqa: E402
+from tests.registers import register_of  # noqa: E402
 
 BODY = "application/offset+octet-stream"
 ROLES = {
@@ -57,19 +58,7 @@ class World:
 
     def register(self, version: int = 1, **states: str) -> str:
         """The signed register; ``states`` by member."""
-        members = tuple(
-            Member(
-                id=name,
-                role=role,
-                institution=name,
-                contact=name,
-                identity=self.keys[name].public.identity,
-                sealing=self.keys[name].public.sealing,
-                state=states.get(name, "active"),
-            )
-            for name, role in ROLES.items()
-        )
-        register = Register(consortium="test", version=version, issued_at=1, members=members)
+        register = register_of(self.keys, ROLES, version=version, issued_at=1, states=states)
         return sign_register(register, self.keys["operator"])
 
     def token(self, member: str, **options: Any) -> str:

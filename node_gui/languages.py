@@ -58,7 +58,9 @@ def chosen_language() -> str | None:
 
 def reader_language() -> str:
     """What was chosen in this browser, else the first that the browser asks for and that there is."""
-    return chosen_language() or request.accept_languages.best_match(list(LANGUAGES)) or SOURCE
+    # In the browser's order, and by language alone: best_match() would rather give English than French of Canada.
+    asked = (tag.replace("_", "-").split("-")[0].lower() for tag, quality in request.accept_languages if quality > 0)
+    return chosen_language() or next((language for language in asked if language in LANGUAGES), SOURCE)
 
 
 def catalog_path(language: str) -> Path:

@@ -171,12 +171,13 @@ def describe(allowed: dict[str, Any]) -> str:
     if allowed.get("allowed") is not None:
         values = ", ".join(json.dumps(value, ensure_ascii=False) for value in allowed["allowed"])
         return str(gettext("%(name)s: one of %(values)s", name=allowed["name"], values=values))
-    low, high = allowed.get("minimum"), allowed.get("maximum")
+    shown = {bound: digits(allowed[bound]) for bound in ("minimum", "maximum") if allowed.get(bound) is not None}
+    low, high = shown.get("minimum"), shown.get("maximum")
     if low is None:
-        return str(gettext("%(name)s: at most %(high)s", name=allowed["name"], high=digits(high)))
+        return str(gettext("%(name)s: at most %(high)s", name=allowed["name"], high=high))
     if high is None:
-        return str(gettext("%(name)s: at least %(low)s", name=allowed["name"], low=digits(low)))
-    return str(gettext("%(name)s: %(low)s to %(high)s", name=allowed["name"], low=digits(low), high=digits(high)))
+        return str(gettext("%(name)s: at least %(low)s", name=allowed["name"], low=low))
+    return str(gettext("%(name)s: %(low)s to %(high)s", name=allowed["name"], low=low, high=high))
 
 
 def _shown_range(position: int, allowed: dict[str, Any]) -> dict[str, Any]:

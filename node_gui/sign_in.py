@@ -79,11 +79,10 @@ def choose_language() -> Response:
     response = redirect(_own_path(request.form.get("then", "")))
     chosen = request.form.get("language", "")
     # Lax: the page speaks the same language when a link on another page leads here.
-    kept = {"path": "/", "secure": True, "httponly": True, "samesite": "Lax"}
     if chosen in LANGUAGES:
-        response.set_cookie(COOKIE, chosen, max_age=COOKIE_S, **kept)
+        response.set_cookie(COOKIE, chosen, max_age=COOKIE_S, path="/", secure=True, httponly=True, samesite="Lax")
     else:
-        response.delete_cookie(COOKIE, **kept)
+        response.delete_cookie(COOKIE, path="/", secure=True, httponly=True, samesite="Lax")
     return response
 
 

@@ -9,11 +9,11 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13 python3.14; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 
-.PHONY: help demo test lint bench soak docs fuzz defences clean packages
+.PHONY: help demo test lint bench soak docs fuzz defences clean packages translations
 
 help: ## Say what there is
 	@echo "FedWard: make TARGET"
-	@sed -nE 's/^([a-z]+):.*## (.*)/\1\t\2/p' Makefile | while IFS=$$'\t' read -r name text; do printf '  %-8s %s\n' "$$name" "$$text"; done
+	@sed -nE 's/^([a-z]+):.*## (.*)/\1\t\2/p' Makefile | while IFS=$$'\t' read -r name text; do printf '  %-12s %s\n' "$$name" "$$text"; done
 
 demo: $(VENV)/.demo ## Train one model on four hospitals' data, on this machine, as an ordinary user
 	$(VENV)/bin/fedward demo
@@ -38,6 +38,9 @@ fuzz: $(VENV)/.dev ## Look for inputs that break a promise: thousands of new one
 
 defences: $(VENV)/.dev ## Take each defence out of the code in turn, and see its test fail (an hour)
 	$(VENV)/bin/python -m tests.defences
+
+translations: $(VENV)/.dev ## Bring new texts of the GUI into its catalogues, and list those without a translation
+	$(VENV)/bin/python -m tests.translations
 
 clean: ## Remove what was built here; the virtual environment as well
 	rm -rf $(VENV) build dist docs/_build demo-run bench-results.json .pytest_cache .mypy_cache .ruff_cache \

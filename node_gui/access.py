@@ -39,7 +39,16 @@ _AUDITOR = frozenset({Role.AUDITOR})
 EVERYBODY = frozenset(Role)
 
 # What opens without signing in. A one-time link is its own key.
-PUBLIC = frozenset({"static", "sign_in.page", "sign_in.submit", "sign_in.invitation", "sign_in.accept"})
+PUBLIC = frozenset(
+    {
+        "static",
+        "sign_in.page",
+        "sign_in.submit",
+        "sign_in.invitation",
+        "sign_in.accept",
+        "sign_in.choose_language",
+    }
+)
 
 # Endpoint: the roles that may call it.
 ALLOWED: dict[str, frozenset[Role]] = {

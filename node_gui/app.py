@@ -11,22 +11,23 @@ from pathlib import Path
 import structlog
 from argon2 import PasswordHasher
 from flask import Flask, Response, g, make_response, redirect, render_template, request, url_for
-from flask_babel import Babel, get_locale, gettext
+from flask_babel import get_locale, gettext
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response as AnyResponse
 
 from appliance.protocol.errors import Code, FedWardError
-from node_gui import formats, home, menu, sign_in
+from node_gui import formats, home, languages, menu, sign_in
 from node_gui.access import PUBLIC, ROLE_NAMES, Role, may
 from node_gui.config import GuiConfig
 from node_gui.context import EXTENSION, Caller, Parts, node_status, parts, said
+from node_gui.errors import GuiError
+from node_gui.languages import LANGUAGES, chosen_language
 from node_gui.reports import report_waiting
 from node_gui.staff import StaffBook
 
 CSRF_FIELD, CSRF_HEADER = "csrf", "X-CSRF-Token"
 LARGEST_FORM_BYTES = 1 << 20
 LARGEST_STRANGERS_FORM_BYTES = 16_000
-LANGUAGES = ("en",)
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
@@ -80,7 +81,7 @@ def create_app(
         hasher=hasher,
     )
     app.extensions[EXTENSION] = Parts(home_folder, config, staff, governance)
-    Babel(app, locale_selector=lambda: request.accept_languages.best_match(LANGUAGES) or LANGUAGES[0])
+    languages.register(app)
     app.before_request(_require_person)
     app.after_request(_add_headers)
     app.register_error_handler(FedWardError, _explain)
@@ -115,7 +116,7 @@ def _require_person() -> AnyResponse | None:
     # A page that does not exist says so to whoever is signed in.
     if request.endpoint is not None and not may(g.session.person.role, request.endpoint):
         role = ROLE_NAMES[g.session.person.role]
-        raise FedWardError(
+        raise GuiError(
             gettext("This page is not for your role (%(role)s).", role=str(role)),
             code=Code.STAFF_REFUSED,
             remedy=gettext("Ask a colleague with another role, or an administrator to change yours."),
@@ -139,7 +140,7 @@ def _require_own_form() -> None:
     given = request.form.get(CSRF_FIELD) or request.headers.get(CSRF_HEADER, "")
     is_forged = g.session is not None and not hmac.compare_digest(given.encode(), g.session.csrf.encode())
     if is_foreign or is_forged or request.headers.get("Sec-Fetch-Site", "same-origin") not in {"same-origin", "none"}:
-        raise FedWardError(
+        raise GuiError(
             gettext("This form did not come from this page as it is now; nothing was changed."),
             code=Code.STAFF_REFUSED,
             remedy=gettext("Open the page again and repeat what you wanted to do."),
@@ -150,6 +151,8 @@ def _add_headers(response: Response) -> Response:
     response.headers.update(HEADERS)
     is_file = request.endpoint == "static" and response.status_code == 200
     response.headers["Cache-Control"] = "public, max-age=3600" if is_file else "no-store"
+    if request.endpoint != "static":
+        response.vary.update(("Accept-Language", "Cookie"))
     if g.get("session") is not None:
         report_waiting()
     return response
@@ -166,6 +169,8 @@ def _for_templates() -> dict[str, object]:
         "menu_entries": menu.entries_for(role) if role else [],
         "node_status": node_status,
         "get_locale": get_locale,
+        "LANGUAGES": LANGUAGES,
+        "chosen_language": chosen_language,
         "said": said,
         "CSRF_FIELD": CSRF_FIELD,
         "CSRF_HEADER": CSRF_HEADER,
@@ -177,7 +182,7 @@ def _for_templates() -> dict[str, object]:
 
 def _explain(error: FedWardError) -> tuple[str, int]:
     status = _STATUS.get(error.code, 400)
-    return _error_page(error.message, error.remedy, status, rule=error.rule, code=error.code)
+    return _error_page(languages.message(error), languages.remedy(error), status, rule=error.rule, code=error.code)
 
 
 def _explain_http(error: HTTPException) -> AnyResponse | tuple[str, int]:

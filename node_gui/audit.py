@@ -15,6 +15,7 @@ from appliance.protocol import chain
 from appliance.protocol.errors import Code, FedWardError
 from appliance.warden.history import History
 from node_gui.context import history, parts
+from node_gui.errors import GuiError
 from node_gui.exports import csv_file, signed_file
 from node_gui.formats import iso
 
@@ -144,7 +145,7 @@ def _day(name: str) -> datetime | None:
         found = datetime.strptime(entered, "%Y-%m-%d").astimezone()
         found.timestamp()
     except (ValueError, OverflowError):
-        raise FedWardError(
+        raise GuiError(
             gettext("“%(entered)s” is no day.", entered=entered[:40]),
             code=Code.ARGUMENT_INVALID,
             remedy=gettext("Enter a day as 2027-12-31."),

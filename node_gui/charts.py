@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from node_gui.formats import digits
+
 WIDTH, HEIGHT = 640, 240
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 16, 14, 34
 _TICKS = 4
@@ -76,8 +78,8 @@ def line_chart(title: str, lines: Mapping[str, Sequence[Point]], *, across: str)
         title,
         across,
         tuple(drawn),
-        tuple((at_x(x), f"{x:g}") for x in places[::every]),
-        tuple((at_y(low + n * step), f"{low + n * step:.6g}") for n in range(count + 1)),
+        tuple((at_x(x), digits(x)) for x in places[::every]),
+        tuple((at_y(low + n * step), digits(low + n * step)) for n in range(count + 1)),
         table,
     )
 

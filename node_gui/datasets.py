@@ -13,6 +13,7 @@ from appliance.protocol.errors import Code, FedWardError
 from node_gui import loading
 from node_gui.access import may
 from node_gui.context import governance, history, person, say
+from node_gui.formats import count
 from node_gui.forms import asked, end_of_day, invalid, offset, revision, text, turn
 
 blueprint = Blueprint("datasets", __name__, url_prefix="/datasets")
@@ -108,7 +109,9 @@ def add() -> Response | tuple[str, int]:
         return _look_again(path, None, error)
     say(
         gettext(
-            "%(name)s is registered with %(rows)s rows. Nobody may use it yet.", name=spec["name"], rows=result["rows"]
+            "%(name)s is registered with %(rows)s rows. Nobody may use it yet.",
+            name=spec["name"],
+            rows=count(result["rows"]),
         )
     )
     return redirect(url_for("datasets.dataset", dataset_id=result["dataset_id"]) + "#permissions")
@@ -123,7 +126,7 @@ def renew(dataset_id: str) -> Response | tuple[str, int]:
         result = governance().call("dataset.renew", dataset=found["id"], path=path, loading_plan=plan, shown=revision())
     except FedWardError as error:
         return _look_again(path, found, error)
-    rows = {"before": found["rows"], "now": result["rows"], "name": found["name"]}
+    rows = {"before": count(found["rows"]), "now": count(result["rows"]), "name": found["name"]}
     say(gettext("%(name)s has its new version: %(now)s rows, %(before)s before.", **rows))
     return redirect(url_for("datasets.dataset", dataset_id=found["id"]))
 
@@ -154,7 +157,7 @@ def check(dataset_id: str) -> Response | tuple[str, int]:
     if not result["changed"]:
         say(gettext("The file is the one that was registered."))
     elif result["accepted"]:
-        say(gettext("The file is taken as it is now, with %(rows)s rows.", rows=result["rows"]))
+        say(gettext("The file is taken as it is now, with %(rows)s rows.", rows=count(result["rows"])))
     else:
         say(gettext("The file has changed. No round uses it until you accept it as it is now."), "warning")
     return redirect(url_for("datasets.dataset", dataset_id=found["id"]))

@@ -13,8 +13,9 @@ from typing import Any
 from flask import Response
 from flask_babel import gettext
 
-from appliance.protocol.errors import Code, FedWardError
+from appliance.protocol.errors import Code
 from node_gui.context import governance, node_status
+from node_gui.errors import GuiError
 
 # At the beginning of a cell, and where a spreadsheet that splits otherwise begins one; blanks, quotes and wide signs
 # do not keep every spreadsheet from running it.
@@ -50,7 +51,7 @@ def signed_file(name: str, rows: Iterable[Mapping[str, Any]]) -> Response:
         FedWardError: NODE_NOT_RUNNING: only the warden can sign.
     """
     if node_status() is None:
-        raise FedWardError(
+        raise GuiError(
             gettext("Only the running node can sign an export."),
             code=Code.NODE_NOT_RUNNING,
             remedy=gettext("Start the node, or export without a signature (CSV)."),

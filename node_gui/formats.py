@@ -7,9 +7,10 @@ from datetime import UTC, datetime, timedelta
 
 from babel.dates import format_datetime as babel_datetime
 from babel.dates import format_timedelta
-from babel.numbers import format_decimal
+from babel.numbers import format_decimal, get_decimal_symbol
 from flask import Flask
 from flask_babel import get_locale, gettext
+from flask_babel import lazy_gettext as _
 
 from appliance.protocol.wording import spelt_out
 
@@ -24,12 +25,12 @@ _SYSTEMS = (
 )
 _SPAN_MOST_S = 100 * 365.25 * 86_400
 _MOMENT_MOST_S = 253_300_000_000.0  # in the year 9996: what calendars and time zones can hold
-_SIZES = ("B", "kB", "MB", "GB", "TB")
+_SIZES = (_("%(size)s B"), _("%(size)s kB"), _("%(size)s MB"), _("%(size)s GB"), _("%(size)s TB"))
 
 
 def register(app: Flask) -> None:
     """Make the filters known to the templates."""
-    for function in (ago, browser, clock, exact, iso, shortened, span, size, count, day, spelt_out):
+    for function in (ago, browser, clock, count, day, digits, exact, iso, shortened, size, span, spelt_out):
         app.add_template_filter(function)
 
 
@@ -89,12 +90,17 @@ def size(size_bytes: float) -> str:
     value, step = float(size_bytes), 0
     while value >= 999.5 and step < len(_SIZES) - 1:
         value, step = value / 1000, step + 1
-    return f"{format_decimal(value, '#,##0.#' if step else '0', locale=get_locale())} {_SIZES[step]}"
+    return str(_SIZES[step]) % {"size": format_decimal(value, "#,##0.#" if step else "0", locale=get_locale())}
 
 
 def count(number: float) -> str:
     """A number with its thousands set apart."""
     return str(format_decimal(number, locale=get_locale()))
+
+
+def digits(number: float, most: int = 6) -> str:
+    """A measured number with so many digits, as ``0.0312`` or ``1.2e-09``."""
+    return f"{number:.{most}g}".replace(".", get_decimal_symbol(get_locale() or "en"))
 
 
 def _within(moment: float) -> float:

@@ -7,16 +7,17 @@ from datetime import datetime, timedelta
 from flask import request, url_for
 from flask_babel import gettext
 
-from appliance.protocol.errors import Code, FedWardError
+from appliance.protocol.errors import Code
 from appliance.warden.history import PAGE, Page
+from node_gui.errors import GuiError
 
 _LAST_PAGE = 100_000
 _FILTERS = frozenset({"search", "state", "experiment", "recipient", "since", "until", "what"})
 
 
-def invalid(message: str, remedy: str) -> FedWardError:
+def invalid(message: str, remedy: str) -> GuiError:
     """A field that cannot be used as it is; nothing was changed."""
-    return FedWardError(message, code=Code.ARGUMENT_INVALID, remedy=remedy)
+    return GuiError(message, code=Code.ARGUMENT_INVALID, remedy=remedy)
 
 
 def text(name: str) -> str:

@@ -17,6 +17,7 @@ from appliance.protocol.errors import FedWardError
 from node_gui.certificate import tls_files
 from node_gui.config import FILE_NAME, GuiConfig
 from node_gui.context import governance, node_status, parts
+from node_gui.policy import worded
 
 blueprint = Blueprint("health", __name__, url_prefix="/health")
 SOON_S = 10 * 86_400.0
@@ -77,6 +78,7 @@ def _look() -> dict[str, Any]:
     return {
         "status": node_status(),
         "sandbox": _sandbox(),
+        "worded": worded,
         "disk": disk,
         "disk_is_low": disk_left(home) < DISK_LOW,
         "memory_total": memory_total,

@@ -6,7 +6,7 @@ from flask import Blueprint, render_template
 from flask_babel import lazy_gettext as _
 
 from appliance.protocol.home import MemberSettings
-from appliance.protocol.register import Role, open_register
+from appliance.protocol.register import MemberState, Role, open_register
 from appliance.protocol.settings import read_settings, read_text
 from appliance.protocol.words import six_words
 from node_gui.context import parts
@@ -17,6 +17,11 @@ GROUPS = (
     (_("Hospitals"), frozenset({Role.NODE})),
     (_("Consortium's services"), frozenset({Role.NETWORK, Role.OPERATOR})),
 )
+STATES = {
+    MemberState.ACTIVE: (_("Takes part"), "good"),
+    MemberState.SUSPENDED: (_("Suspended by the operator"), "danger"),
+    MemberState.REVOKED: (_("Excluded"), "danger"),
+}
 
 
 @blueprint.get("/")
@@ -31,6 +36,7 @@ def page() -> str:
         "members/page.html",
         register=register,
         groups=groups,
+        states=STATES,
         me=settings.id,
         words=six_words(register.digest()),
     )

@@ -16,6 +16,7 @@ from appliance.warden.findings import Kind, find
 from appliance.warden.history import PAGE, plan_standing, same_person
 from node_gui.access import may
 from node_gui.context import governance, history, node_status, person, say
+from node_gui.formats import digits
 from node_gui.forms import asked, end_of_day, invalid, number, offset, revision, text, turn
 from node_gui.source import SHOWN_AT_MOST, compare, lines_of
 
@@ -170,12 +171,13 @@ def describe(allowed: dict[str, Any]) -> str:
     if allowed.get("allowed") is not None:
         values = ", ".join(json.dumps(value, ensure_ascii=False) for value in allowed["allowed"])
         return str(gettext("%(name)s: one of %(values)s", name=allowed["name"], values=values))
-    low, high = allowed.get("minimum"), allowed.get("maximum")
+    shown = {bound: digits(allowed[bound]) for bound in ("minimum", "maximum") if allowed.get(bound) is not None}
+    low, high = shown.get("minimum"), shown.get("maximum")
     if low is None:
-        return str(gettext("%(name)s: at most %(high)s", name=allowed["name"], high=f"{high:g}"))
+        return str(gettext("%(name)s: at most %(high)s", name=allowed["name"], high=high))
     if high is None:
-        return str(gettext("%(name)s: at least %(low)s", name=allowed["name"], low=f"{low:g}"))
-    return str(gettext("%(name)s: %(low)s to %(high)s", name=allowed["name"], low=f"{low:g}", high=f"{high:g}"))
+        return str(gettext("%(name)s: at least %(low)s", name=allowed["name"], low=low))
+    return str(gettext("%(name)s: %(low)s to %(high)s", name=allowed["name"], low=low, high=high))
 
 
 def _shown_range(position: int, allowed: dict[str, Any]) -> dict[str, Any]:

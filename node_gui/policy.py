@@ -13,6 +13,7 @@ from werkzeug.wrappers import Response
 
 from appliance.protocol.errors import Code, FedWardError
 from node_gui.context import governance, say
+from node_gui.errors import GuiError
 from node_gui.formats import count, size, span
 
 blueprint = Blueprint("policy", __name__, url_prefix="/policy")
@@ -168,7 +169,7 @@ def _entered(text: RuleText) -> Any:
     try:
         return _no_choice(entered) if text.choices else text.read(entered)
     except ValueError:
-        raise FedWardError(
+        raise GuiError(
             gettext("“%(entered)s” is no value of this rule; nothing was changed.", entered=entered[:40]),
             code=Code.ARGUMENT_INVALID,
             remedy=gettext("Choose one of the list, or enter a plain number such as 3600."),
@@ -182,7 +183,7 @@ def _no_choice(entered: str) -> Any:
 def _require_shown(rule: dict[str, Any]) -> None:
     """Raise FedWardError when the rule is not any more as the person saw it."""
     if request.form.get("shown") != str(rule["value"]):
-        raise FedWardError(
+        raise GuiError(
             gettext("This rule is not as you saw it any more; nothing was changed."),
             code=Code.DECISION_STALE,
             remedy=gettext("Look at the rule as it is now, and decide again."),

@@ -1,4 +1,4 @@
-"""Signing in and out, and the one-time link that makes an account."""
+"""Signing in and out, the one-time link that makes an account, and the language, which a stranger chooses too."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from flask_babel import gettext as _
 from werkzeug.wrappers import Response
 
 from node_gui.context import parts
+from node_gui.languages import COOKIE, COOKIE_S, LANGUAGES
 from node_gui.reports import report_waiting
 from node_gui.staff import PASSWORD_LEAST, StaffRefusedError
 
@@ -70,6 +71,19 @@ def accept(token: str) -> Response | tuple[str, int]:
         return _invitation(token, error), 403
     report_waiting()
     return redirect(url_for("sign_in.page", name=person.name))
+
+
+@blueprint.post("/language")
+def choose_language() -> Response:
+    """Let this browser's pages speak another language; the one that the browser asks for, when none is named."""
+    response = redirect(_own_path(request.form.get("then", "")))
+    chosen = request.form.get("language", "")
+    # Lax: the page speaks the same language when a link on another page leads here.
+    if chosen in LANGUAGES:
+        response.set_cookie(COOKIE, chosen, max_age=COOKIE_S, path="/", secure=True, httponly=True, samesite="Lax")
+    else:
+        response.delete_cookie(COOKIE, path="/", secure=True, httponly=True, samesite="Lax")
+    return response
 
 
 def require_same(password: str, again: str) -> None:

@@ -25,9 +25,11 @@ import sqlalchemy as sa
 import structlog
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
+from flask_babel import gettext as _
 
-from appliance.protocol.errors import Code, ConfigurationError, FedWardError
+from appliance.protocol.errors import Code, ConfigurationError
 from node_gui.access import Role
+from node_gui.errors import GuiError
 
 FILE_NAME = "gui/staff.db"
 SCHEMA = 1
@@ -105,7 +107,7 @@ _events = sa.Table(
 )
 
 
-class StaffRefusedError(FedWardError):
+class StaffRefusedError(GuiError):
     """A person may not do that, or not in that way; nothing was changed."""
 
     code = Code.STAFF_REFUSED
@@ -116,8 +118,8 @@ class SignInRefusedError(StaffRefusedError):
 
     def __init__(self) -> None:
         super().__init__(
-            "Name, password or code are not right, or there were too many attempts.",
-            remedy="Try again; after several attempts wait for a minute. An administrator can send you a new link.",
+            _("Name, password or code are not right, or there were too many attempts."),
+            remedy=_("Try again; after several attempts wait for a minute. An administrator can send you a new link."),
         )
 
 
@@ -125,7 +127,9 @@ class TooManyAttemptsError(StaffRefusedError):
     """Too many attempts came from one address."""
 
     def __init__(self) -> None:
-        super().__init__("Too many attempts came from this computer.", remedy="Wait five minutes, then try again.")
+        super().__init__(
+            _("Too many attempts came from this computer."), remedy=_("Wait five minutes, then try again.")
+        )
 
 
 class LinkRefusedError(StaffRefusedError):
@@ -133,8 +137,8 @@ class LinkRefusedError(StaffRefusedError):
 
     def __init__(self) -> None:
         super().__init__(
-            "This link does not open any more: it was used, or it has expired.",
-            remedy="Ask an administrator for a new link. On the node's machine, 'fedward gui invite' prints one.",
+            _("This link does not open any more: it was used, or it has expired."),
+            remedy=_("Ask an administrator for a new link. On the node's machine, 'fedward gui invite' prints one."),
         )
 
 
@@ -252,7 +256,7 @@ class StaffBook:
         """A new one-time link for an account, for who lost password or second factor; ends its sessions."""
         with self._write() as connection:
             account = _require(connection, account_id)
-            self._require_other_administrator(connection, account, "would have no administrator")
+            self._require_other_administrator(connection, account)
             connection.execute(
                 _accounts.update()
                 .where(_accounts.c.id == account_id)
@@ -268,7 +272,7 @@ class StaffBook:
             account = _require(connection, account_id)
             if account.role == role:
                 return
-            self._require_other_administrator(connection, account, "would have no administrator")
+            self._require_other_administrator(connection, account)
             connection.execute(_accounts.update().where(_accounts.c.id == account_id).values(role=role))
             _end_sessions(connection, account_id)
             _note(connection, by, "account.roles-changed", account.name, before=str(account.role), after=str(role))
@@ -278,7 +282,7 @@ class StaffBook:
         with self._write() as connection:
             account = _require(connection, account_id)
             if is_locked:
-                self._require_other_administrator(connection, account, "would have no administrator")
+                self._require_other_administrator(connection, account)
                 _end_sessions(connection, account_id)
             else:
                 connection.execute(_failures.delete().where(_failures.c.name_key == account.name_key))
@@ -289,7 +293,7 @@ class StaffBook:
         """Remove an account with its sessions; what the person did stays in the audit log."""
         with self._write() as connection:
             account = _require(connection, account_id)
-            self._require_other_administrator(connection, account, "would have no administrator")
+            self._require_other_administrator(connection, account)
             connection.execute(_accounts.delete().where(_accounts.c.id == account_id))
             _note(connection, by, "account.removed", account.name)
 
@@ -452,7 +456,9 @@ class StaffBook:
         secret = self.new_totp_secret(session)
         step = self._step_of(secret, code)
         if step is None:
-            raise StaffRefusedError("The code does not fit.", remedy="Enter the six digits that the app shows now.")
+            raise StaffRefusedError(
+                _("The code does not fit."), remedy=_("Enter the six digits that the app shows now.")
+            )
         codes = [f"{secrets.token_hex(3)}-{secrets.token_hex(3)}" for _ in range(RECOVERY_CODES)]
         with self._write() as connection:
             connection.execute(
@@ -499,7 +505,9 @@ class StaffBook:
     def _add(self, connection: sa.Connection, name: str, role: Role) -> int:
         _require_name(name)
         if connection.execute(sa.select(_accounts.c.id).where(_accounts.c.name_key == _key(name))).first():
-            raise StaffRefusedError(f"There is somebody called {name} already.", remedy="Choose another name.")
+            raise StaffRefusedError(
+                _("There is somebody called %(name)s already.", name=name), remedy=_("Choose another name.")
+            )
         made = connection.execute(
             _accounts.insert().values(name=name, name_key=_key(name), role=role, created_at=self._clock())
         )
@@ -522,7 +530,7 @@ class StaffBook:
             raise LinkRefusedError
         return link
 
-    def _require_other_administrator(self, connection: sa.Connection, account: Any, what: str) -> None:
+    def _require_other_administrator(self, connection: sa.Connection, account: Any) -> None:
         if account.role != Role.ADMINISTRATOR:
             return
         others = sa.select(_accounts.c.id).where(
@@ -533,7 +541,8 @@ class StaffBook:
         )
         if connection.execute(others).first() is None:
             raise StaffRefusedError(
-                f"Without {account.name} the node {what}.", remedy="Invite another administrator first."
+                _("Without %(name)s the node would have no administrator.", name=account.name),
+                remedy=_("Invite another administrator first."),
             )
 
     def _fits(self, password_hash: str, password: str) -> bool:
@@ -554,8 +563,8 @@ class StaffBook:
                 with self._write() as connection:
                     self._count_failure(connection, account.name_key, account, now)
             raise StaffRefusedError(
-                "Your present password is not right, or there were too many attempts.",
-                remedy="Enter the password that you signed in with; after several attempts wait for a minute.",
+                _("Your present password is not right, or there were too many attempts."),
+                remedy=_("Enter the password that you signed in with; after several attempts wait for a minute."),
             )
         return account
 
@@ -633,16 +642,21 @@ def require_password(password: str, name: str) -> None:
     """Raise StaffRefusedError unless the password is long enough and not easily guessed."""
     if not PASSWORD_LEAST <= len(password) <= PASSWORD_MOST:
         raise StaffRefusedError(
-            f"The password has {len(password)} characters; {PASSWORD_LEAST} to {PASSWORD_MOST} are needed.",
-            remedy="Three or four words that have nothing to do with each other are long and easy to remember.",
+            _(
+                "The password has %(count)s characters; %(least)s to %(most)s are needed.",
+                count=len(password),
+                least=PASSWORD_LEAST,
+                most=PASSWORD_MOST,
+            ),
+            remedy=_("Three or four words that have nothing to do with each other are long and easy to remember."),
         )
     plain = re.sub(r"[^a-z]", "", password.lower())
     named = re.sub(r"[^a-z]", "", name.lower())
     repeats_itself = len(set(password)) < 5
     if repeats_itself or plain in _COMMON or (len(named) > 3 and plain.replace(named, "") == ""):
         raise StaffRefusedError(
-            "The password is easily guessed.",
-            remedy="Three or four words that have nothing to do with each other are long and easy to remember.",
+            _("The password is easily guessed."),
+            remedy=_("Three or four words that have nothing to do with each other are long and easy to remember."),
         )
 
 
@@ -694,15 +708,15 @@ def _require(connection: sa.Connection, account_id: int) -> Any:
     is_id = 0 <= account_id < 1 << 63  # more is no number of the store
     account = connection.execute(sa.select(_accounts).where(_accounts.c.id == account_id)).first() if is_id else None
     if account is None:
-        raise StaffRefusedError("There is no such account any more.", remedy="Look at the list of users again.")
+        raise StaffRefusedError(_("There is no such account any more."), remedy=_("Look at the list of users again."))
     return account
 
 
 def _require_name(name: str) -> None:
     if not _is_name(name) or _key(name) == _key(GUI_NAME):
         raise StaffRefusedError(
-            "A name begins with a letter or a digit and has at most 64 letters, digits, spaces and . @ + -",
-            remedy="Enter the person's name as the audit log shall show it, for example: Anna Weiss.",
+            _("A name begins with a letter or a digit and has at most 64 letters, digits, spaces and . @ + -"),
+            remedy=_("Enter the person's name as the audit log shall show it, for example: Anna Weiss."),
         )
 
 

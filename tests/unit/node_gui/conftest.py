@@ -158,9 +158,10 @@ class Browser:
         """Open a page."""
         return self.client.get(path, base_url=HTTPS, buffered=True, **options)
 
-    def post(self, path: str, /, **form: Any) -> Any:
+    def post(self, path: str, /, *, headers: Any = None, **form: Any) -> Any:
         """Send a form."""
-        return self.client.post(path, base_url=HTTPS, buffered=True, data={"csrf": self.csrf} | form)
+        sent = {"csrf": self.csrf} | form
+        return self.client.post(path, base_url=HTTPS, buffered=True, data=sent, headers=headers)
 
 
 def write_home(root: Path) -> None:

@@ -29,7 +29,7 @@ _SIZES = ("B", "kB", "MB", "GB", "TB")
 
 def register(app: Flask) -> None:
     """Make the filters known to the templates."""
-    for function in (ago, browser, clock, exact, iso, shortened, span, size, count, day, spelt_out):
+    for function in (ago, browser, clock, exact, iso, megabytes, shortened, span, size, count, day, spelt_out):
         app.add_template_filter(function)
 
 
@@ -90,6 +90,11 @@ def size(size_bytes: float) -> str:
     while value >= 999.5 and step < len(_SIZES) - 1:
         value, step = value / 1000, step + 1
     return f"{format_decimal(value, '#,##0.#' if step else '0', locale=get_locale())} {_SIZES[step]}"
+
+
+def megabytes(size_bytes: float) -> str:
+    """An amount of memory, as ``412 MB``: one unit in a column that is compared."""
+    return f"{format_decimal(size_bytes / 1e6, '#,##0', locale=get_locale())} MB"
 
 
 def count(number: float) -> str:

@@ -208,17 +208,19 @@ def test_several_rounds_that_wait_are_counted_and_listed_in_their_order(node: No
 def test_a_rounds_answer_is_kept_for_its_curve(node: Node) -> None:
     """Counts and metrics, not the update."""
     node.round(node.accepted()).run()
-    (row,) = History(node.root).experiment_rounds("e-1")
-    assert (row["samples"], row["metrics"][0]["values"]) == (80, {"auc": 0.75})
-    assert row["norm"] > 0
+    history = History(node.root)
+    (row,), (values,) = history.experiment_rounds("e-1"), history.experiment_values("e-1")
+    assert (row["samples"], values["round"], values["metrics"][0]["values"]) == (80, 1, {"auc": 0.75})
+    assert values["norm"] > 0
 
 
 def test_a_round_that_left_nothing_has_no_values(node: Node) -> None:
     """What the runner returned was not let out, and is not shown as if it had been."""
     node.runner.training = lambda _job, _parameters: Outcome(b"no tensors")
     node.round(node.accepted()).run()
-    (row,) = History(node.root).experiment_rounds("e-1")
-    assert (row["step"], row["samples"], row["metrics"], row["norm"]) == ("failed", None, [], None)
+    history = History(node.root)
+    (row,) = history.experiment_rounds("e-1")
+    assert (row["step"], row["samples"], history.experiment_values("e-1")) == ("failed", None, [])
 
 
 def test_what_left_is_filtered_and_summed(node: Node) -> None:

@@ -392,7 +392,7 @@ def experiment_list(home: Home) -> None:
 @experiment_app.command("pause")
 @explained
 def experiment_pause(home: Home, person: Person, experiment: _Experiment) -> None:
-    """Let no further round of an experiment begin at this node until it is resumed; one under way goes on to its end."""
+    """Let no further round of an experiment begin here until it is resumed; one under way goes on to its end."""
     round_ = _warden(home, person).call("experiment.pause", experiment=experiment)["round"]
     under_way = "No round of it is under way." if round_ is None else f"Round {round_} goes on to its end."
     console.print(f"Paused. {under_way}", markup=False, highlight=False)

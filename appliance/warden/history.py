@@ -49,6 +49,7 @@ ENDED = frozenset({"finished", "stopped", "failed"})  # where an experiment stan
 _ALTERED_IN_A_ROW = 20  # lines that are looked at to find one that says when it was written
 _WHOLE_HASH = re.compile(r"[0-9a-f]{64}")
 _WAITS_S = 86_400.0  # how long an unfinished experiment without a round here counts as being between two
+_ROW: sa.ColumnClause[int] = sa.literal_column("rounds.rowid", sa.Integer)
 # What the index plans_listed holds: no text is read for a list.
 _LISTED = (
     plans.c.requested_at,
@@ -332,11 +333,11 @@ class History:
         query = (
             sa.select(*columns, measures.c.memory_bytes)
             .join(measures, measures.c.jti == rounds.c.jti, isouter=True)
-            .where(rounds.c.experiment_id == experiment_id)
+            .where(_are_latest(experiment_id, last))
             .order_by(rounds.c.accepted_at.desc())
         )
         with self._read() as connection:
-            found = rows(connection, query.limit(last))
+            found = rows(connection, query)
         for row in found:
             result = row.pop("result")
             row["samples"] = _answered(result if row["step"] == RoundStep.REPLIED else None)["samples"]
@@ -347,9 +348,8 @@ class History:
 
         The oldest first, and no more than ``MOST_POINTS`` and the last: of more rounds, every second, third or so.
         """
-        row_id: sa.ColumnClause[int] = sa.literal_column("rounds.rowid", sa.Integer)
         numbered = sa.select(
-            row_id.label("id"),
+            _ROW.label("id"),
             sa.func.row_number().over(order_by=rounds.c.accepted_at).label("place"),
             sa.func.count().over().label("total"),
         ).where(rounds.c.experiment_id == experiment_id, rounds.c.step == RoundStep.REPLIED)
@@ -357,14 +357,17 @@ class History:
         every = (place.c.total + MOST_POINTS - 1) // MOST_POINTS
         query = (
             sa.select(rounds.c.round, rounds.c.result)
-            .join_from(place, rounds, row_id == place.c.id)
+            .join_from(place, rounds, place.c.id == _ROW)
             .where(sa.or_((place.c.place - 1) % every == 0, place.c.place == place.c.total))
             .order_by(place.c.place)
         )
-        left = sa.select(egress.c.round, sa.func.max(egress.c.norm).label("norm"))
-        left = left.where(egress.c.experiment_id == experiment_id, egress.c.kind.in_(UPDATES))
         with self._read() as connection:
             found = rows(connection, query)
+            left = sa.select(egress.c.round, sa.func.max(egress.c.norm).label("norm")).where(
+                egress.c.experiment_id == experiment_id,
+                egress.c.kind.in_(UPDATES),
+                egress.c.round.in_([row["round"] for row in found]),
+            )
             norms = {row["round"]: row["norm"] for row in rows(connection, left.group_by(egress.c.round))}
         for row in found:
             row["metrics"] = _answered(row.pop("result"))["metrics"]
@@ -372,15 +375,15 @@ class History:
         return found
 
     def experiment_losses(self, experiment_id: str, *, last: int) -> list[dict[str, Any]]:
-        """The curves inside the last rounds that have one, the latest first: ``round`` and ``loss``, see ``Curve``."""
+        """The curves inside the last rounds, the latest first: ``round`` and ``loss``, see ``live.Curve``."""
         query = (
             sa.select(rounds.c.round, measures.c.loss)
             .join(measures, measures.c.jti == rounds.c.jti)
-            .where(rounds.c.experiment_id == experiment_id)
+            .where(_are_latest(experiment_id, last))
             .order_by(rounds.c.accepted_at.desc())
         )
         with self._read() as connection:
-            return [row for row in rows(connection, query.limit(last)) if row["loss"]]
+            return [row for row in rows(connection, query) if row["loss"]]
 
     def experiment_trained_s(self, experiment_id: str) -> float:
         """How long an experiment has trained here, over all its rounds."""
@@ -528,6 +531,12 @@ def _contains(text: str, *columns: sa.ColumnElement[str]) -> sa.ColumnElement[bo
     return sa.or_(*(column.icontains(text, autoescape=True) for column in columns))
 
 
+def _are_latest(experiment_id: str, count: int) -> sa.ColumnElement[bool]:
+    """Whether a round is among an experiment's last ones: an index alone tells, and no other row is read."""
+    latest = sa.select(_ROW).where(rounds.c.experiment_id == experiment_id).order_by(rounds.c.accepted_at.desc())
+    return _ROW.in_(latest.limit(count).correlate(None))
+
+
 def _experiments() -> sa.Select[Any]:
     accepted_at = rounds.c.accepted_at
     return sa.select(
@@ -550,15 +559,14 @@ def _describe(connection: sa.Connection, found: dict[str, Any]) -> dict[str, Any
     latest = (
         sa.select(*columns, *more, *paused)
         .join(pauses, pauses.c.experiment_id == rounds.c.experiment_id, isouter=True)
-        .where(rounds.c.experiment_id == found["experiment_id"])
-        .order_by(rounds.c.accepted_at.desc())
+        .where(_are_latest(found["experiment_id"], 1))
     )
     answered = (
         sa.select(rounds.c.result)
         .where(rounds.c.experiment_id == found["experiment_id"], rounds.c.step == RoundStep.REPLIED)
         .order_by(rounds.c.round.desc(), rounds.c.accepted_at.desc())
     )
-    found |= rows(connection, latest.limit(1))[0]
+    found |= rows(connection, latest)[0]
     found["samples"] = _answered(connection.scalar(answered.limit(1)))["samples"]
     found["plan"] = connection.scalar(sa.select(plans.c.name).where(plans.c.sha256 == found["plan_sha256"]))
     found["dataset"] = _dataset_name(connection, found["dataset_id"])

@@ -79,6 +79,8 @@ ALLOWED: dict[str, frozenset[Role]] = {
     "experiments.live": EVERYBODY,
     "experiments.experiment": EVERYBODY,
     "experiments.experiment_live": EVERYBODY,
+    "experiments.pause": _ADMINISTRATOR | _DATA_MANAGER | _REVIEWER,
+    "experiments.resume": _ADMINISTRATOR | _DATA_MANAGER | _REVIEWER,
     "experiments.stop": _ADMINISTRATOR | _DATA_MANAGER | _REVIEWER,
     "egress.page": EVERYBODY,
     "egress.export_csv": _ADMINISTRATOR | _AUDITOR | _DATA_MANAGER,

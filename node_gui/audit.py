@@ -60,6 +60,8 @@ EVENTS = {
     "round.replied": _("answered a round of the experiment"),
     "round.stopped": _("stopped a round of the experiment"),
     "dataset.removed": _("removed the dataset"),
+    "experiment.paused": _("paused the experiment"),
+    "experiment.resumed": _("resumed the experiment"),
     "experiment.stop": _("stopped the experiment"),
     "experiment.stopped": _("had ended all of the experiment"),
     "node.started": _("was started"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from node_gui.formats import digits
 WIDTH, HEIGHT = 640, 240
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 16, 14, 34
 _TICKS = 4
+_TABLE_ROWS = 60
 
 Point = tuple[float, float]
 
@@ -31,7 +33,8 @@ class Chart:
     Attributes:
         lines: Without points where the values lie too far apart, or not apart enough, to draw; the table has them.
         ticks_x: Position and text of each mark below; ``ticks_y`` at the left.
-        table: For each place across, the value of every line, or None.
+        columns: What stands over the table's columns, the first one over the places.
+        table: For places across, evenly chosen if there are many, the value of every line, or None.
     """
 
     title: str
@@ -39,25 +42,27 @@ class Chart:
     lines: tuple[Line, ...]
     ticks_x: tuple[tuple[float, str], ...]
     ticks_y: tuple[tuple[float, str], ...]
+    columns: tuple[str, ...]
     table: tuple[tuple[float, tuple[float | None, ...]], ...]
     width: int = WIDTH
     height: int = HEIGHT
 
 
-def line_chart(title: str, lines: Mapping[str, Sequence[Point]], *, across: str) -> Chart:
+def line_chart(title: str, lines: Mapping[str, Sequence[Point]], *, across: str, are_samples: bool = False) -> Chart:
     """Draw curves over one axis.
 
     Args:
         lines: For each curve its points, by their place across; at least one point in all.
         across: What the horizontal axis counts.
+        are_samples: Each curve was looked at at places of its own: the table has what it was when last looked at.
     """
     places = sorted({x for points in lines.values() for x, _ in points})
     values = [y for points in lines.values() for _, y in points]
-    by_place = [dict(points) for points in lines.values()]
-    table = tuple((x, tuple(points.get(x) for points in by_place)) for x in places)
+    columns, rows = (across, *lines), _some(places, _TABLE_ROWS)
+    table = tuple((x, tuple(_value_at(x, sorted(points), are_samples) for points in lines.values())) for x in rows)
     scale = _scale(min(values), max(values)) if all(map(math.isfinite, values)) else None
     if scale is None:
-        return Chart(title, across, tuple(Line(name, "", ()) for name in lines), (), (), table)
+        return Chart(title, across, tuple(Line(name, "", ()) for name in lines), (), (), columns, table)
     low, high, step = scale
     first, last = places[0], places[-1]
 
@@ -80,8 +85,24 @@ def line_chart(title: str, lines: Mapping[str, Sequence[Point]], *, across: str)
         tuple(drawn),
         tuple((at_x(x), digits(x)) for x in places[::every]),
         tuple((at_y(low + n * step), digits(low + n * step)) for n in range(count + 1)),
+        columns,
         table,
     )
+
+
+def _some(places: Sequence[float], most: int) -> Sequence[float]:
+    """At most that many, evenly chosen, the first and the last among them."""
+    if len(places) <= most:
+        return places
+    return [places[round(n * (len(places) - 1) / (most - 1))] for n in range(most)]
+
+
+def _value_at(place: float, points: Sequence[Point], is_sample: bool) -> float | None:
+    """A curve's value at a place, or the one before it; None where it has none, and outside."""
+    found = bisect_right(points, place, key=lambda point: point[0]) - 1
+    if found < 0 or place > points[-1][0] or not (is_sample or points[found][0] == place):
+        return None
+    return points[found][1]
 
 
 def _scale(low: float, high: float) -> tuple[float, float, float] | None:

@@ -30,7 +30,7 @@ _SIZES = (_("%(size)s B"), _("%(size)s kB"), _("%(size)s MB"), _("%(size)s GB"),
 
 def register(app: Flask) -> None:
     """Make the filters known to the templates."""
-    for function in (ago, browser, clock, count, day, digits, exact, iso, shortened, size, span, spelt_out):
+    for function in (ago, browser, clock, count, day, digits, exact, iso, megabytes, shortened, size, span, spelt_out):
         app.add_template_filter(function)
 
 
@@ -91,6 +91,11 @@ def size(size_bytes: float) -> str:
     while value >= 999.5 and step < len(_SIZES) - 1:
         value, step = value / 1000, step + 1
     return str(_SIZES[step]) % {"size": format_decimal(value, "#,##0.#" if step else "0", locale=get_locale())}
+
+
+def megabytes(size_bytes: float) -> str:
+    """An amount of memory, as ``412 MB``: one unit in a column that is compared."""
+    return str(_SIZES[2]) % {"size": format_decimal(size_bytes / 1e6, "#,##0", locale=get_locale())}
 
 
 def count(number: float) -> str:

@@ -16,6 +16,7 @@ from appliance.protocol.wording import spelt_out
 from appliance.warden.history import History, Page
 from node_gui.access import may
 from node_gui.context import history, node_status, parts, person
+from node_gui.experiments import STATES, state_of
 from node_gui.formats import ago
 from node_gui.health import DISK_LOW, certificates, disk_left
 
@@ -56,6 +57,8 @@ def _look() -> dict[str, Any]:
     try:
         book = history()
         running = book.experiment_page(is_open=True, size=SHOWN)
+        for row in running.rows:
+            row["state"] = state_of(row)
         sentence = _sentence(status, book)
         tasks = [*_plans(book), *_datasets(book)]
     except FedWardError as error:
@@ -68,6 +71,7 @@ def _look() -> dict[str, Any]:
         "sentence": sentence,
         "tasks": [*tasks, *_machine(status), *_own_account()],
         "running": running,
+        "states": STATES,
     }
 
 

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Self
 
@@ -77,6 +78,15 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class NodePaused:
+    """The round waits at a node: the hospital paused the experiment, and it goes on when the hospital resumes it."""
+
+    round: int
+    node_id: str
+    since: float  # seconds since the epoch, by the node's clock
+
+
+@dataclass(frozen=True)
 class NodeReplied:
     """A node's update is here and in order."""
 
@@ -121,6 +131,7 @@ Event = (
     | ParametersUploaded
     | NodeReceived
     | Progress
+    | NodePaused
     | NodeReplied
     | NodeFailed
     | StepFinished
@@ -197,7 +208,7 @@ class LiveTable:
         for node, line in self._lines.items():
             cells = (node, line.institution, line.state, line.done, line.values, line.samples)
             table.add_row(*(Text(printable(cell)) for cell in cells))
-        return Group(*map(Text, self._closed[-3:]), table)
+        return Group(*(Text(printable(line)) for line in self._closed[-3:]), table)
 
     def _take(self, event: Event) -> None:
         match event:
@@ -206,6 +217,13 @@ class LiveTable:
             case Progress() if line := self._lines.get(event.node_id):
                 line.state, line.values = f"{event.split}ing", _words(event.values)
                 line.done = f"epoch {event.epoch}, {event.iteration}/{event.iterations}"
+            case NodePaused() if line := self._lines.get(event.node_id):
+                line.state = "paused"
+                since = datetime.fromtimestamp(event.since).astimezone().strftime("%d %B, %H:%M")
+                self._closed.append(
+                    f"Round {event.round} waits at {line.institution} ({event.node_id}): the hospital paused the "
+                    f"experiment on {since}. It goes on by itself when the hospital resumes it."
+                )
             case NodeReplied() if line := self._lines.get(event.reply.node_id):
                 line.state, line.samples = "replied", str(event.reply.sample_count)
                 line.values = " ".join(_words(metrics.values) for metrics in event.reply.metrics) or line.values

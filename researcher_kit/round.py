@@ -55,6 +55,7 @@ from researcher_kit.federation import Federation
 from researcher_kit.history import FailureRecord, NodeRecord, RoundRecord, RoundTiming
 from researcher_kit.monitor import (
     NodeFailed,
+    NodePaused,
     NodeReceived,
     NodeReplied,
     Observer,
@@ -174,6 +175,7 @@ class Round:
         self._requests: dict[str, Request] = {}
         self._arrived: dict[str, _Fetched] = {}
         self._failed: dict[str, NodeFailure] = {}
+        self._paused: dict[str, int] = {}  # since when, by node
 
     @property
     def is_repeated(self) -> bool:
@@ -381,8 +383,14 @@ class Round:
 
     def _hear_scalar(self, node_id: str, scalar: Scalar) -> None:
         is_asked = any(request.node_id == node_id for request in self._requests.values())
-        if is_asked and scalar.round == self._terms.round:
+        if not is_asked or scalar.round != self._terms.round:
+            return
+        if scalar.paused_since is None:
+            self._paused.pop(node_id, None)
             self._tell_progress(node_id, scalar)
+        elif self._paused.get(node_id) != scalar.paused_since:  # it is said again with each heartbeat
+            self._paused[node_id] = scalar.paused_since
+            self._emit(NodePaused(self._terms.round, node_id, scalar.paused_since))
 
     def _tell_progress(self, node_id: str, reached: Reached) -> None:
         place = (reached.split, reached.epoch, reached.iteration, reached.iterations)
@@ -432,7 +440,8 @@ class Round:
         late = sorted(view.asked - view.arrived - view.failed.keys())
         deadline_s = self._terms.strategy.deadline_s
         for node in late if deadline_s is not None and view.elapsed_s >= deadline_s else ():
-            message = f"No update within {view.elapsed_s:.0f} s."
+            why = ": the hospital has paused the experiment" if node in self._paused else ""
+            message = f"No update within {view.elapsed_s:.0f} s{why}."
             failures.append(self._failure(node, Code.ROUND_TIMEOUT, message))
         self.abandon()
         self._end_at(late)

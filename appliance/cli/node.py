@@ -36,6 +36,7 @@ Until = Annotated[
 ]
 _Dataset = Annotated[str, typer.Argument(help="The dataset's name or id.")]
 _Plan = Annotated[str, typer.Argument(help="The plan's name, or the first six characters of its hash or more.")]
+_Experiment = Annotated[str, typer.Argument(help="The experiment's id.")]
 _Researcher = Annotated[str, typer.Argument(help="The researcher's member id.")]
 
 app = typer.Typer(no_args_is_help=True, help="Run and govern this hospital's node.")
@@ -70,6 +71,8 @@ def start(home: Home) -> None:
 def status(home: Home, person: Person) -> None:
     """Say what the node does at this moment."""
     state = _warden(home, person).call("node.status")
+    running = (f"round {one['round']} of {one['experiment_id']}" for one in state["running"])
+    state["running"] = ", ".join(running) or "nothing"
     cells = ((name.replace("_", " "), moment(v) if name.endswith("_at") else v) for name, v in state.items())
     print_table(f"Node {state['member']}", ("", ""), cells)
 
@@ -381,13 +384,31 @@ def experiment_list(home: Home) -> None:
         for r in History(home).rounds()
     )
     print_table("Rounds", columns, cells)
+    for pause in History(home).pauses():
+        line = f"{pause['experiment_id']} is paused by {pause['staff']} since {moment(pause['since'])}."
+        console.print(line, markup=False, highlight=False)
+
+
+@experiment_app.command("pause")
+@explained
+def experiment_pause(home: Home, person: Person, experiment: _Experiment) -> None:
+    """Let no further round of an experiment begin here until it is resumed; one under way goes on to its end."""
+    round_ = _warden(home, person).call("experiment.pause", experiment=experiment)["round"]
+    under_way = "No round of it is under way." if round_ is None else f"Round {round_} goes on to its end."
+    console.print(f"Paused. {under_way}", markup=False, highlight=False)
+
+
+@experiment_app.command("resume")
+@explained
+def experiment_resume(home: Home, person: Person, experiment: _Experiment) -> None:
+    """Let a paused experiment's rounds begin again at this node."""
+    _warden(home, person).call("experiment.resume", experiment=experiment)
+    console.print("Resumed.")
 
 
 @experiment_app.command("stop")
 @explained
-def experiment_stop(
-    home: Home, person: Person, experiment: Annotated[str, typer.Argument(help="The experiment's id.")]
-) -> None:
+def experiment_stop(home: Home, person: Person, experiment: _Experiment) -> None:
     """End an experiment's work at this node, with all its processes, within five seconds."""
     answer = _warden(home, person).call("experiment.stop", experiment=experiment)
     ended = f"; its last process was seen dead at {moment(answer['ended_at'])}" if answer["ended_at"] else ""
@@ -398,7 +419,7 @@ def experiment_stop(
 @explained
 def experiment_record(
     home: Home,
-    experiment: Annotated[str, typer.Argument(help="The experiment's id.")],
+    experiment: _Experiment,
     round_: Annotated[int, typer.Argument(metavar="ROUND", help="The round's number.")],
 ) -> None:
     """Show what the plan printed in a round, and its traceback. It stays at this hospital."""

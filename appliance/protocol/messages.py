@@ -18,7 +18,7 @@ from appliance.protocol.errors import Code, MessageRefusedError, SealError
 from appliance.protocol.keys import unb64url
 from appliance.protocol.register import Role
 
-MAJOR, MINOR = 1, 1
+MAJOR, MINOR = 1, 2
 MAX_ENCLOSED_BYTES = 1 << 15  # a sealed file up to this size travels inside its message
 VERSION = f"{MAJOR}.{MINOR}"
 
@@ -336,12 +336,17 @@ class Receipt(Body):
 
 
 class Scalar(Reached, Body):
-    """Progress inside a round, at most one a second; losing one harms nothing."""
+    """Progress inside a round, at most one a second; losing one harms nothing.
+
+    ``paused_since`` is there while the round waits because the hospital paused its experiment (seconds since the
+    epoch): it has not begun, and says so again with each heartbeat. Before protocol 1.2 that looks like no progress.
+    """
 
     kind = "scalar"
     routes = _FROM_NODE
     experiment_id: Identifier
     round: Ordinal
+    paused_since: Count | None = None
 
 
 class Stop(Body):

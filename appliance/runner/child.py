@@ -95,6 +95,7 @@ class Child:
         self.pidfd = os.pidfd_open(self.pid)
         self.stream, self.record = Stream(ours), Record(reader)
         self._idle_bytes = resident_bytes(self.pid)
+        self._peak_bytes = 0
         try:
             note_leader(scratch, self.pid)
             if group is not None:
@@ -119,17 +120,29 @@ class Child:
 
     def exceeded(self) -> str | None:
         """The limit that the child has passed, of those that the kernel does not hold by itself; else None."""
-        limits = self.purpose.limits
-        members = [self.pid] if limits.processes == 0 else [member.pid for member in family(self.pid)]
+        limits, members = self.purpose.limits, self._members()
         if len(members) > 1 + limits.processes:
             return "processes"
         held = nameless(members, self._scratch)
-        if not self._is_memory_capped:
-            measure = resident_bytes if len(members) == 1 else shared_out_bytes  # forks share most of theirs
-            if sum(map(measure, members)) - self._idle_bytes + held.memory_bytes > limits.memory_bytes:
-                return "memory"
+        used_bytes = self._resident_bytes(members) + held.memory_bytes
+        self._peak_bytes = max(self._peak_bytes, used_bytes)
+        if not self._is_memory_capped and used_bytes - self._idle_bytes > limits.memory_bytes:
+            return "memory"
         named_bytes = limits.file_bytes - held.disk_bytes
         return None if named_bytes >= 0 and is_within(self._scratch, named_bytes) else "disk"
+
+    def take_peak_bytes(self) -> int:
+        """The most memory that its processes were seen to hold since the last call, this moment included."""
+        peak_bytes = max(self._peak_bytes, self._resident_bytes(self._members()))
+        self._peak_bytes = 0
+        return peak_bytes
+
+    def _resident_bytes(self, members: list[int]) -> int:
+        measure = resident_bytes if len(members) == 1 else shared_out_bytes  # forks share most of theirs
+        return sum(map(measure, members))
+
+    def _members(self) -> list[int]:
+        return [self.pid] if self.purpose.limits.processes == 0 else [member.pid for member in family(self.pid)]
 
     def freeze(self) -> None:
         """Let nothing of it run until ``thaw``: a plan's threads have no business between two rounds."""
@@ -140,8 +153,7 @@ class Child:
         self._signal(signal.SIGCONT)
 
     def _signal(self, number: signal.Signals) -> None:
-        members = [self.pid] if self.purpose.limits.processes == 0 else [member.pid for member in family(self.pid)]
-        for pid in members:
+        for pid in self._members():
             with suppress(ProcessLookupError):
                 os.kill(pid, number)
 

@@ -446,10 +446,11 @@ class Supervisor:
         now = time.monotonic()
         train_s = round(min(trained.timing.train_s, now - work.handed_over), 3)
         timing = RoundTiming(start_s=round(now - work.began - train_s, 3), train_s=train_s)
-        record = seat.child.record.take()
+        record, memory_bytes = seat.child.record.take(), seat.child.take_peak_bytes()
         seat.work, seat.idle_since = None, time.monotonic()
         seat.child.freeze()
-        reply = trained.model_copy(update={"timing": timing, "record": record, "is_warm": work.is_warm})
+        seen = {"timing": timing, "record": record, "memory_bytes": memory_bytes, "is_warm": work.is_warm}
+        reply = trained.model_copy(update=seen)
         self._send(work.client.stream, reply, fds)
 
     # Ends
@@ -486,6 +487,7 @@ class Supervisor:
             return None
         del self._seats[seat.child.name]
         status, ended_at = 0, None
+        memory_bytes = seat.child.take_peak_bytes() if seat.work is not None else None
         try:
             status, ended_at = seat.child.end()
         except FedWardError as error:
@@ -497,7 +499,9 @@ class Supervisor:
         seat.child.close()
         if seat.work is not None and seat.work.client in self._clients:
             reply = reply or _death(seat.work.job, status, code, message)
-            self._send(seat.work.client.stream, reply.model_copy(update={"record": record}))
+            seen: dict[str, object] = {"record": record}
+            seen |= {"memory_bytes": memory_bytes} if isinstance(reply, Failed) else {}
+            self._send(seat.work.client.stream, reply.model_copy(update=seen))
         return ended_at
 
 

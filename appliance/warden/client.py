@@ -10,7 +10,8 @@ from appliance.protocol.local.frames import connect
 
 CALL_TIMEOUT_S = 600.0  # reading a large dataset takes its time
 QUICK_TIMEOUT_S = 10.0
-_QUICK = frozenset({"account.record", "node.status", "policy.show"})  # what pages wait for: a warden that hangs is down
+# What pages wait for: a warden that hangs is down.
+_QUICK = frozenset({"account.record", "experiment.live", "node.status", "policy.show"})
 
 
 class GovernanceClient:

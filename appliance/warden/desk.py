@@ -6,6 +6,7 @@ answer where there is someone to answer.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import Counter
@@ -162,6 +163,7 @@ class Desk:
             return
         self._queue.notify()
         services.mailbox.acknowledge(envelope)
+        self._queue.tell_paused()
 
     def _accept_round(self, connection: sa.Connection, envelope: Envelope, request: Train) -> None:
         services, researcher = self._services, envelope.sender
@@ -178,6 +180,7 @@ class Desk:
         services.policy.require_terms(request.model_copy(update={"training_args": arguments}), dataset["rows"])
         # (4) Once.
         self._require_new(connection, envelope, request)
+        accepted_at = time.time()
         _ACCEPT.run(
             connection,
             jti=envelope.jti,
@@ -189,7 +192,8 @@ class Desk:
             request=request.model_dump_json(),
             step=RoundStep.ACCEPTED,
             asked_at=envelope.issued_at,
-            accepted_at=time.time(),
+            accepted_at=accepted_at,
+            expires_at=min(accepted_at + Train.lifetime_s, request.deadline or math.inf),
             training_args=arguments,
             overrides=[override.model_dump_json() for override in overrides],
             timing={},

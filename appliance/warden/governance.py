@@ -28,7 +28,7 @@ from appliance.protocol.messages import ArgumentRange, Finite, Tag
 from appliance.protocol.register import Role
 from appliance.warden import datasets as dataset_states
 from appliance.warden.datasets import DatasetSpec, source_of
-from appliance.warden.history import EgressFilter, find_plan
+from appliance.warden.history import ENDED, EgressFilter, find_experiment, find_plan
 from appliance.warden.queue import RoundQueue
 from appliance.warden.services import Services
 from appliance.warden.store import datasets, rounds
@@ -290,8 +290,49 @@ class Governance:
         ]
 
     def experiment_stop(self, staff: Staff, experiment: str) -> dict[str, Any]:
-        """End an experiment's work here, with all its processes."""
+        """End an experiment's work here, with all its processes; a pause stays."""
         return self._stop(staff, experiment)
+
+    def experiment_pause(self, staff: Staff, experiment: _Account) -> dict[str, Any]:
+        """Let no further round of an experiment begin here until it is resumed.
+
+        Returns:
+            ``round``: the one that is under way, and goes on to its end; None when there is none.
+        """
+        services = self._services
+        with services.store.write() as connection:
+            found = find_experiment(connection, experiment)
+            if found["paused_by"] is not None:
+                raise FedWardError(f"{found['paused_by']} has paused it already.", code=Code.DECISION_STALE)
+            if found["state"] in ENDED:
+                message = f"The experiment has ended here ({found['state']}): there is nothing to pause."
+                raise FedWardError(message, code=Code.DECISION_STALE)
+            self._queue.mark_paused(connection, experiment, staff.name)
+            services.audit.write(connection, f"staff:{staff.name}", "experiment.paused", experiment)
+        self._queue.tell_paused()
+        live = self._queue.live_of(experiment)
+        return {"round": live[0]["round"] if live else None}
+
+    def experiment_resume(self, staff: Staff, experiment: _Account) -> dict[str, Any]:
+        """Let an experiment's rounds begin again: what waits is checked as if it had just come, and taken up."""
+        services = self._services
+        with services.store.write() as connection:
+            find_experiment(connection, experiment)
+            if not self._queue.mark_resumed(connection, experiment):
+                raise FedWardError("The experiment is not paused.", code=Code.DECISION_STALE)
+            services.audit.write(connection, f"staff:{staff.name}", "experiment.resumed", experiment)
+        self._queue.notify()
+        return {}
+
+    def experiment_live(self, _staff: Staff, experiment: _Account) -> dict[str, Any]:
+        """An experiment's round that is being worked on.
+
+        Returns:
+            ``running``: see ``LiveRound.describe``, None when there is none; ``loss``: its curve, pairs of update and
+            loss.
+        """
+        running, loss = self._queue.live_of(experiment) or (None, [])
+        return {"running": running, "loss": loss}
 
     def egress_export(
         self,
@@ -357,7 +398,7 @@ class Governance:
         return {
             "member": services.signer.member_id,
             "register_version": services.register.version,
-            "running_rounds": self._queue.running,
+            "running": self._queue.live(),
             "messages_waiting": services.mailbox.waiting,
             "is_connected": services.is_connected(),
             "contact_at": services.contact_at,
@@ -435,8 +476,10 @@ class Governance:
             if was_running:
                 services.audit.write(connection, f"staff:{staff.name}", "experiment.stop", experiment)
         ended_at = self._queue.end(experiment)
-        if was_running:
+        if was_running or ended_at is not None:
             with services.store.write() as connection:
+                if not was_running:  # a process that waited for the next round
+                    services.audit.write(connection, f"staff:{staff.name}", "experiment.stop", experiment)
                 services.audit.write(connection, "node", "experiment.stopped", experiment, ended_at=ended_at)
         return {"was_running": was_running, "ended_at": ended_at}
 

@@ -31,6 +31,8 @@ from appliance.warden.store import (
     audit,
     datasets,
     egress,
+    measures,
+    pauses,
     permissions,
     plan_decisions,
     plans,
@@ -42,9 +44,12 @@ from appliance.warden.store import (
 PAGE = 50
 SCANNED_AT_MOST = 20_000  # audit lines that one search looks at before it says how far it came
 UPDATES = ("upload", "enclosed")  # what an update's line in the egress record is called
+MOST_POINTS = 300  # of a curve over rounds
+ENDED = frozenset({"finished", "stopped", "failed"})  # where an experiment stands that asks for nothing at the moment
 _ALTERED_IN_A_ROW = 20  # lines that are looked at to find one that says when it was written
 _WHOLE_HASH = re.compile(r"[0-9a-f]{64}")
 _WAITS_S = 86_400.0  # how long an unfinished experiment without a round here counts as being between two
+_ROW: sa.ColumnClause[int] = sa.literal_column("rounds.rowid", sa.Integer)
 # What the index plans_listed holds: no text is read for a list.
 _LISTED = (
     plans.c.requested_at,
@@ -313,31 +318,83 @@ class History:
             asked for), ``open`` (how many wait or run), of the latest request ``round``, ``round_limit``, ``step``,
             ``accepted_at``, ``dataset_id``, ``dataset``, ``plan_sha256``, ``plan`` (names, None when unknown) and
             ``samples`` of the last round that was answered; ``state``: ``open``, ``between`` (rounds), ``finished``,
-            ``stopped``, ``failed`` or ``quiet``.
+            ``stopped``, ``failed`` or ``quiet``; ``paused_by`` and ``paused_at`` (None unless staff paused it), and
+            ``expires_at`` of the latest request.
 
         Raises:
             FedWardError: JOB_UNKNOWN: nothing of it was ever accepted here.
         """
         with self._read() as connection:
-            found = rows(connection, _experiments().where(rounds.c.experiment_id == experiment_id))
-            if not found:
-                raise FedWardError(f"No experiment '{experiment_id}' ran here.", code=Code.JOB_UNKNOWN)
-            return _describe(connection, found[0])
+            return find_experiment(connection, experiment_id)
 
-    def experiment_rounds(self, experiment_id: str) -> list[dict[str, Any]]:
-        """An experiment's rounds, the oldest first, each with ``samples``, ``metrics`` and ``norm`` of its update."""
+    def experiment_rounds(self, experiment_id: str, *, last: int = PAGE) -> list[dict[str, Any]]:
+        """An experiment's last rounds, the latest first; each with ``samples`` and ``memory_bytes`` (None: unknown)."""
         columns = [column for column in rounds.c if column.name not in ("request", "record")]
-        left = sa.select(egress.c.round, sa.func.max(egress.c.norm).label("norm"))
-        left = left.where(egress.c.experiment_id == experiment_id, egress.c.kind.in_(UPDATES))
+        query = (
+            sa.select(*columns, measures.c.memory_bytes)
+            .join(measures, measures.c.jti == rounds.c.jti, isouter=True)
+            .where(_are_latest(experiment_id, last))
+            .order_by(rounds.c.accepted_at.desc())
+        )
         with self._read() as connection:
-            query = sa.select(*columns).where(rounds.c.experiment_id == experiment_id)
-            found = rows(connection, query.order_by(rounds.c.accepted_at))
+            found = rows(connection, query)
+        for row in found:
+            result = row.pop("result")
+            row["samples"] = _answered(result if row["step"] == RoundStep.REPLIED else None)["samples"]
+        return found
+
+    def experiment_values(self, experiment_id: str) -> list[dict[str, Any]]:
+        """What answered rounds returned: ``round``, ``metrics``, and ``norm`` of the update (None if there is none).
+
+        The oldest first, and no more than ``MOST_POINTS`` and the last: of more rounds, every second, third or so.
+        """
+        numbered = sa.select(
+            _ROW.label("id"),
+            sa.func.row_number().over(order_by=rounds.c.accepted_at).label("place"),
+            sa.func.count().over().label("total"),
+        ).where(rounds.c.experiment_id == experiment_id, rounds.c.step == RoundStep.REPLIED)
+        place = numbered.subquery()
+        every = (place.c.total + MOST_POINTS - 1) // MOST_POINTS
+        query = (
+            sa.select(rounds.c.round, rounds.c.result)
+            .join_from(place, rounds, place.c.id == _ROW)
+            .where(sa.or_((place.c.place - 1) % every == 0, place.c.place == place.c.total))
+            .order_by(place.c.place)
+        )
+        with self._read() as connection:
+            found = rows(connection, query)
+            left = sa.select(egress.c.round, sa.func.max(egress.c.norm).label("norm")).where(
+                egress.c.experiment_id == experiment_id,
+                egress.c.kind.in_(UPDATES),
+                egress.c.round.in_([row["round"] for row in found]),
+            )
             norms = {row["round"]: row["norm"] for row in rows(connection, left.group_by(egress.c.round))}
         for row in found:
-            result, is_answered = row.pop("result"), row["step"] == RoundStep.REPLIED
-            row.update(_answered(result if is_answered else None))
-            row["norm"] = norms.get(row["round"]) if is_answered else None
+            row["metrics"] = _answered(row.pop("result"))["metrics"]
+            row["norm"] = norms.get(row["round"])
         return found
+
+    def experiment_losses(self, experiment_id: str, *, last: int) -> list[dict[str, Any]]:
+        """The curves inside the last rounds, the latest first: ``round`` and ``loss``, see ``live.Curve``."""
+        query = (
+            sa.select(rounds.c.round, measures.c.loss)
+            .join(measures, measures.c.jti == rounds.c.jti)
+            .where(_are_latest(experiment_id, last))
+            .order_by(rounds.c.accepted_at.desc())
+        )
+        with self._read() as connection:
+            return [row for row in rows(connection, query) if row["loss"]]
+
+    def experiment_trained_s(self, experiment_id: str) -> float:
+        """How long an experiment has trained here, over all its rounds."""
+        trained_s = sa.func.total(sa.func.json_extract(rounds.c.timing, "$.train_s"))
+        with self._read() as connection:
+            return connection.scalar(sa.select(trained_s).where(rounds.c.experiment_id == experiment_id)) or 0.0
+
+    def pauses(self) -> list[dict[str, Any]]:
+        """The experiments that staff paused, the latest first: ``experiment_id``, ``staff``, ``since``."""
+        with self._read() as connection:
+            return rows(connection, sa.select(pauses).order_by(pauses.c.since.desc()))
 
     def experiment_names(self, experiments: Collection[str]) -> dict[str, str]:
         """The names of the plans that experiments ran last, by the experiments' ids."""
@@ -474,6 +531,12 @@ def _contains(text: str, *columns: sa.ColumnElement[str]) -> sa.ColumnElement[bo
     return sa.or_(*(column.icontains(text, autoescape=True) for column in columns))
 
 
+def _are_latest(experiment_id: str, count: int) -> sa.ColumnElement[bool]:
+    """Whether a round is among an experiment's last ones: an index alone tells, and no other row is read."""
+    latest = sa.select(_ROW).where(rounds.c.experiment_id == experiment_id).order_by(rounds.c.accepted_at.desc())
+    return _ROW.in_(latest.limit(count).correlate(None))
+
+
 def _experiments() -> sa.Select[Any]:
     accepted_at = rounds.c.accepted_at
     return sa.select(
@@ -491,17 +554,19 @@ def _describe(connection: sa.Connection, found: dict[str, Any]) -> dict[str, Any
     # A request is kept as JSON text inside a JSON column.
     round_limit = sa.func.json_extract(sa.func.json_extract(rounds.c.request, "$"), "$.round_limit")
     columns = (rounds.c.researcher, rounds.c.round, rounds.c.step, rounds.c.accepted_at, rounds.c.dataset_id)
+    paused = (pauses.c.staff.label("paused_by"), pauses.c.since.label("paused_at"))
+    more = (rounds.c.plan_sha256, rounds.c.stop_reason, rounds.c.expires_at, round_limit.label("round_limit"))
     latest = (
-        sa.select(*columns, rounds.c.plan_sha256, rounds.c.stop_reason, round_limit.label("round_limit"))
-        .where(rounds.c.experiment_id == found["experiment_id"])
-        .order_by(rounds.c.accepted_at.desc())
+        sa.select(*columns, *more, *paused)
+        .join(pauses, pauses.c.experiment_id == rounds.c.experiment_id, isouter=True)
+        .where(_are_latest(found["experiment_id"], 1))
     )
     answered = (
         sa.select(rounds.c.result)
         .where(rounds.c.experiment_id == found["experiment_id"], rounds.c.step == RoundStep.REPLIED)
         .order_by(rounds.c.round.desc(), rounds.c.accepted_at.desc())
     )
-    found |= rows(connection, latest.limit(1))[0]
+    found |= rows(connection, latest)[0]
     found["samples"] = _answered(connection.scalar(answered.limit(1)))["samples"]
     found["plan"] = connection.scalar(sa.select(plans.c.name).where(plans.c.sha256 == found["plan_sha256"]))
     found["dataset"] = _dataset_name(connection, found["dataset_id"])
@@ -591,6 +656,14 @@ def _person_key(name: str) -> str:
     # Folding may undo the normal form, so that comes before and after it (Unicode's NFKC_Casefold, in short).
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
     return " ".join(folded.split())
+
+
+def find_experiment(connection: sa.Connection, experiment_id: str) -> dict[str, Any]:
+    """What ``History.experiment`` returns; raises FedWardError as it does."""
+    found = rows(connection, _experiments().where(rounds.c.experiment_id == experiment_id))
+    if not found:
+        raise FedWardError(f"No experiment '{experiment_id}' ran here.", code=Code.JOB_UNKNOWN)
+    return _describe(connection, found[0])
 
 
 def find_plan(connection: sa.Connection, prefix: str) -> dict[str, Any]:

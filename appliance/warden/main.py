@@ -156,6 +156,7 @@ class Warden:
             with services.store.write() as connection:
                 services.mailbox.forget_expired(connection)
             services.egress.flush(services.store)
+            self._queue.tell_paused()
         except FedWardError as error:
             _log.error("the store takes nothing; trying again", reason=error.message)
 

@@ -5,33 +5,64 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Collection
+from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
 import structlog
 
 from appliance.protocol.errors import FedWardError
+from appliance.protocol.messages import Scalar
 from appliance.protocol.register import Register
-from appliance.protocol.rounds import FINAL_STEPS
+from appliance.protocol.rounds import FINAL_STEPS, RoundStep
 from appliance.transport.sqlite import Statement
+from appliance.warden.live import LiveRound, Point
 from appliance.warden.round import OnStep, Round
 from appliance.warden.services import Services
-from appliance.warden.store import rounds
+from appliance.warden.store import pauses, rounds
 
 RETRY_S = 5.0
 STOP_S = 5.0
 _RECHECK_S = 0.5
+# What a pause holds back: a round that has yet to begin. One that is trained goes on; one that staff or the researcher
+# stopped, or that came too late, has an answer to get.
+_WOULD_BEGIN = sa.and_(rounds.c.step == RoundStep.ACCEPTED, rounds.c.stop_reason.is_(None))
+_IS_HELD = sa.and_(
+    _WOULD_BEGIN,
+    rounds.c.expires_at > sa.bindparam("now"),
+    rounds.c.experiment_id.in_(sa.select(pauses.c.experiment_id)),
+)
 _WAITING = Statement(
     sa.select(rounds.c.jti, rounds.c.experiment_id)
-    .where(*(rounds.c.step != step for step in sorted(FINAL_STEPS)))
+    .where(*(rounds.c.step != step for step in sorted(FINAL_STEPS)), sa.not_(_IS_HELD))
     .order_by(rounds.c.accepted_at)
+)
+_PAUSED = Statement(
+    sa.select(
+        rounds.c.jti,
+        rounds.c.researcher,
+        rounds.c.experiment_id,
+        rounds.c.round,
+        rounds.c.expires_at,
+        pauses.c.since,
+    )
+    .join_from(pauses, rounds, pauses.c.experiment_id == rounds.c.experiment_id)
+    .where(_WOULD_BEGIN)
 )
 _ROUND = Statement(sa.select(rounds).where(rounds.c.jti == sa.bindparam("of")))
 _log = structlog.get_logger(__name__)
 
 
+@dataclass(frozen=True)
+class _Running:
+    """A round that is being worked on: what staff see of it, and what ends it."""
+
+    live: LiveRound
+    stop: threading.Event = field(default_factory=threading.Event)
+
+
 class RoundQueue:
-    """Runs accepted rounds: first come first served, one round of an experiment at a time.
+    """Runs accepted rounds: first come first served, one round of an experiment at a time, none of one that is paused.
 
     What the store holds unfinished at the start is gone on with.
 
@@ -45,7 +76,7 @@ class RoundQueue:
         self._services = services
         self._on_step = on_step
         self._changed = threading.Condition()
-        self._running: dict[str, tuple[str, threading.Event]] = {}  # jti: experiment, stop
+        self._running: dict[str, _Running] = {}  # by jti
         self._ending: list[str] = []  # experiments, of which no round begins meanwhile
         self._is_closing = False
         self._threads = [threading.Thread(target=self._work, name=f"round-{n}", daemon=True) for n in range(workers)]
@@ -65,9 +96,9 @@ class RoundQueue:
         """Let go of what runs, for it goes on at the next start; returns when the workers have ended, or soon after."""
         with self._changed:
             self._is_closing = True
-            experiments = [experiment for experiment, _ in self._running.values()]
-            for _, stop in self._running.values():
-                stop.set()
+            experiments = [running.live.experiment_id for running in self._running.values()]
+            for running in self._running.values():
+                running.stop.set()
             self._changed.notify_all()
         for experiment in experiments:
             self._end_processes(experiment)
@@ -80,6 +111,53 @@ class RoundQueue:
     def running(self) -> int:
         """How many rounds are being worked on."""
         return len(self._running)
+
+    def live(self) -> list[dict[str, Any]]:
+        """The rounds that are being worked on, as ``LiveRound.describe`` has them."""
+        with self._changed:
+            return [running.live.describe() for running in self._running.values()]
+
+    def live_of(self, experiment_id: str) -> tuple[dict[str, Any], list[Point]] | None:
+        """An experiment's round that is being worked on, and its curve of the loss; None when there is none."""
+        with self._changed:
+            found = (running.live for running in self._running.values())
+            live = next((live for live in found if live.experiment_id == experiment_id), None)
+        return None if live is None else (live.describe(), live.curve)
+
+    def mark_paused(self, connection: sa.Connection, experiment_id: str, by: str) -> None:
+        """Let no round of an experiment begin, from the commit of the caller's transaction on.
+
+        One that is being worked on goes on to its end. What waits, and what is asked for meanwhile, keeps its place
+        until ``mark_resumed``, a stop, or its own end.
+        """
+        connection.execute(pauses.insert().values(experiment_id=experiment_id, staff=by, since=time.time()))
+
+    def mark_resumed(self, connection: sa.Connection, experiment_id: str) -> bool:
+        """Let an experiment's rounds begin again, once ``notify`` follows the commit; False if it was not paused."""
+        found = connection.execute(pauses.delete().where(pauses.c.experiment_id == experiment_id))
+        return bool(found.rowcount)
+
+    def tell_paused(self) -> None:
+        """Tell researchers which of their rounds wait for a pause to end, and take up what expired meanwhile.
+
+        A word that is lost harms nothing: it is said again with each heartbeat.
+        """
+        with self._services.store.read() as connection:
+            paused = _PAUSED.rows(connection)
+        now = time.time()
+        with self._changed:
+            waiting = [row for row in paused if row["jti"] not in self._running]
+            if any(row["expires_at"] <= now for row in waiting):
+                self._changed.notify_all()
+        for row in waiting:
+            body = Scalar(
+                experiment_id=row["experiment_id"],
+                round=row["round"],
+                iteration=0,
+                iterations=0,
+                paused_since=int(row["since"]),
+            )
+            self._services.mailbox.send_once(row["researcher"], body, in_reply_to=row["jti"])
 
     def mark_stopped(
         self, connection: sa.Connection, experiment_id: str, by: str, *, asked_by: int | None = None
@@ -131,7 +209,7 @@ class RoundQueue:
             later = sa.and_(_unfinished(experiment_id), rounds.c.stop_reason.is_(None))
             not_meant = set(connection.scalars(sa.select(rounds.c.jti).where(later)))
         with self._changed:
-            ending = {jti: stop for jti, (experiment, stop) in self._running.items() if experiment == experiment_id}
+            ending = {jti: r.stop for jti, r in self._running.items() if r.live.experiment_id == experiment_id}
             if not not_meant.isdisjoint(ending):
                 return None
             for stop in ending.values():
@@ -162,11 +240,11 @@ class RoundQueue:
                 row = self._await()
                 if row is None:
                     return
-                stop = threading.Event()
-                self._running[row["jti"]] = (row["experiment_id"], stop)
+                running = _Running(LiveRound(row["experiment_id"], row["round"]))
+                self._running[row["jti"]] = running
             if row["stop_reason"]:
-                stop.set()
-            self._attempt(row, stop)
+                running.stop.set()
+            self._attempt(row, running)
             with self._changed:
                 del self._running[row["jti"]]
                 self._changed.notify_all()
@@ -184,9 +262,10 @@ class RoundQueue:
             self._changed.wait(wait_s)
         return None
 
-    def _attempt(self, row: dict[str, Any], stop: threading.Event) -> None:
+    def _attempt(self, row: dict[str, Any], running: _Running) -> None:
+        stop = running.stop
         try:
-            Round(self._services, row, stop, self._on_step).run()
+            Round(self._services, row, stop, self._on_step, running.live).run()
         except FedWardError as error:
             _log.warning("a round is put off", jti=row["jti"], in_s=RETRY_S, code=error.code, reason=error.message)
         except Exception:  # noqa: BLE001 - a worker outlives whatever one round does
@@ -206,9 +285,10 @@ class RoundQueue:
                 file.unlink()
 
     def _take(self) -> dict[str, Any] | None:
-        busy = {*self._ending, *(experiment for experiment, _ in self._running.values())}
+        busy = {*self._ending, *(running.live.experiment_id for running in self._running.values())}
         with self._services.store.read() as connection:
-            waiting = (row["jti"] for row in _WAITING.rows(connection) if row["experiment_id"] not in busy)
+            found = _WAITING.rows(connection, now=time.time())
+            waiting = (row["jti"] for row in found if row["experiment_id"] not in busy)
             first = next(waiting, None)
             return None if first is None else _ROUND.first(connection, of=first)
 

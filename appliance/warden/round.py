@@ -46,9 +46,10 @@ from appliance.protocol.tensors import TensorFile
 from appliance.transport.sqlite import Statement
 from appliance.warden.datasets import source_of
 from appliance.warden.egress import EgressGuard, ProgressGuard, UpdateRefusedError, bounded
+from appliance.warden.live import LiveRound
 from appliance.warden.policy import lookup
 from appliance.warden.services import Services
-from appliance.warden.store import rounds
+from appliance.warden.store import measures, pauses, rounds
 
 OnStep = Callable[[str, RoundStep], None]
 RUNNER_TRIES = 6  # half a minute, in which a runner that died has started again
@@ -81,6 +82,8 @@ _CHECKED, _ENDED = (
         ("step", "result", "record", "timing", "request", "ended_at", "error"),
     )
 )
+_MEASURED = Statement(measures.insert().prefix_with("OR REPLACE"))
+_PAUSE = Statement(sa.select(pauses.c.since).where(pauses.c.experiment_id == sa.bindparam("of")))
 _log = structlog.get_logger(__name__)
 
 
@@ -151,9 +154,12 @@ class Round:
         row: The round as stored.
         stop: Set when the round shall end; transfers and training look at it.
         on_step: Told of each finished step.
+        live: Told how far the round is.
     """
 
-    def __init__(self, services: Services, row: dict[str, Any], stop: threading.Event, on_step: OnStep) -> None:
+    def __init__(
+        self, services: Services, row: dict[str, Any], stop: threading.Event, on_step: OnStep, live: LiveRound
+    ) -> None:
         self._services = services
         self._row = row
         self._jti: str = row["jti"]
@@ -161,6 +167,8 @@ class Round:
         self._request = Train.model_validate_json(row["request"])
         self._stop = stop
         self._on_step = on_step
+        self._live = live
+        self._memory_bytes: int | None = None
         self._guard = EgressGuard(services.policy)
         self._timing: dict[str, float] = dict(row["timing"])
         self._uses_spool = row["step"] == RoundStep.CHECKED or self._request.parameters.content is None
@@ -211,7 +219,7 @@ class Round:
         try:
             self._finished(RoundStep.FETCHED)
             specs = TensorFile(f"/proc/self/fd/{parameters}").specs
-            progress = _Progress(self._services, self._researcher, self._request, self._jti)
+            progress = _Progress(self._services, self._researcher, self._request, self._jti, self._live)
             result = self._run_plan(plan, dataset, parameters, progress)
         finally:
             os.close(parameters)
@@ -229,9 +237,11 @@ class Round:
         services, request = self._services, self._request
         if not services.register.is_active(self._researcher):
             raise FedWardError(f"'{self._researcher}' is not an active member any more.", code=Code.SENDER_UNKNOWN)
-        if self._is_late():
-            raise FedWardError("The round's deadline passed while it waited here.", code=Code.ROUND_TIMEOUT)
         with services.store.read() as connection:
+            if self._is_late():
+                why = "for the hospital to resume the experiment, which it had paused"
+                why = why if _PAUSE.first(connection, of=request.experiment_id) else "here"
+                raise FedWardError(f"The round's deadline passed while it waited {why}.", code=Code.ROUND_TIMEOUT)
             dataset = services.datasets.require_usable(connection, request.dataset_id, self._researcher)
             return services.plans.require_runnable(connection, request.plan_sha256)[0], dataset
 
@@ -272,6 +282,7 @@ class Round:
             except (UpdateRefusedError, RoundStoppedError):
                 raise  # our own word, on progress
             except FedWardError as error:
+                self._memory_bytes = getattr(error, "memory_bytes", None)
                 if error.code is Code.DATASET_CHANGED:
                     with self._services.store.write() as connection:
                         self._services.datasets.mark_changed(connection, self._request.dataset_id)
@@ -325,6 +336,7 @@ class Round:
             raise UpdateRefusedError("The training process returned an update too many, or none.")
         self._guard.check_counts(self._request, reply, dataset["rows"])
         self._timing |= result.reply.timing.model_dump()
+        self._memory_bytes = result.reply.memory_bytes
         if result.update_fd is None:
             return _Checked(reply)
         return _Checked(reply, *self._seal_update(result.update_fd, specs))
@@ -369,9 +381,16 @@ class Round:
                 timing=self._timing,
             )
             self._record_update(connection, update, checked.facts)  # before its first byte is on the line
+            self._record_measures(connection)
 
     def _record_update(self, connection: sa.Connection, update: SealedFile, facts: dict[str, Any]) -> None:
         self._services.egress.update(connection, self._researcher, self._request, update, **facts)
+
+    def _record_measures(self, connection: sa.Connection) -> None:
+        """What the round took, if it was trained since this warden's start."""
+        loss = self._live.curve
+        if self._memory_bytes is not None or loss:
+            _MEASURED.run(connection, jti=self._jti, memory_bytes=self._memory_bytes, loss=loss)
 
     # (4), (5): from the spool to the researcher
 
@@ -481,6 +500,7 @@ class Round:
             # Not the update, which the outbox holds for as long as it must.
             result=None if reply is None else {"reply": reply.model_copy(update={"update": None}).model_dump_json()},
         )
+        self._record_measures(connection)
 
     def _state(self, connection: sa.Connection) -> dict[str, Any]:
         state = _STATE.first(connection, of=self._jti)
@@ -489,8 +509,7 @@ class Round:
 
     def _is_late(self) -> bool:
         """Whether a reply would be of no use any more."""
-        expires_at: float = self._row["accepted_at"] + Train.lifetime_s
-        return time.time() > min(expires_at, self._request.deadline or expires_at)
+        return bool(time.time() > self._row["expires_at"])
 
     def _clear_spool(self) -> None:
         if not self._uses_spool:
@@ -503,6 +522,7 @@ class Round:
             raise RoundStoppedError("The experiment was stopped.")
 
     def _finished(self, step: RoundStep) -> None:
+        self._live.finish(step)
         self._on_step(self._jti, step)
 
     def _spool(self, suffix: str) -> Path:
@@ -524,22 +544,24 @@ def _workers(arguments: dict[str, Any]) -> int:
 
 
 class _Progress:
-    """Tells the researcher how far a round is: once a second, and what the rules of egress allow.
+    """Tells the researcher and staff how far a round is: once a second, and what the rules of egress allow.
 
     The last update's progress goes with the reply, which follows at once.
     """
 
-    def __init__(self, services: Services, researcher: str, request: Train, jti: str) -> None:
+    def __init__(self, services: Services, researcher: str, request: Train, jti: str, live: LiveRound) -> None:
         self._services = services
         self._researcher = researcher
         self._request = request
         self._jti = jti
+        self._live = live
         self._began = time.monotonic()
         self._told = 0
 
     def begin(self, arguments: Mapping[str, JsonValue], rows: int) -> None:
         """The training begins, or begins anew; see ``ProgressGuard``."""
         self._guard = ProgressGuard(arguments, rows)
+        self._live.begin()
 
     def last(self, reached: Reached | None) -> Reached | None:
         """The last update's progress, as it may leave with the reply.
@@ -547,7 +569,11 @@ class _Progress:
         Raises:
             UpdateRefusedError: It is none that this request can make.
         """
-        return None if reached is None else reached.model_copy(update={"values": self._guard.check(reached)})
+        if reached is None:
+            return None
+        reached = reached.model_copy(update={"values": self._guard.check(reached)})
+        self._live.reach(reached)
+        return reached
 
     def tell(self, progress: Progress) -> None:
         """Send progress with those of its values that may leave, or leave it out when it comes too often.
@@ -556,6 +582,7 @@ class _Progress:
             UpdateRefusedError: It is none that this request can make.
         """
         values = self._guard.check(progress)
+        self._live.reach(progress.model_copy(update={"values": values}))
         if self._told > time.monotonic() - self._began:
             return
         self._told += 1

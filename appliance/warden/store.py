@@ -133,6 +133,7 @@ rounds = sa.Table(
     _text("stop_reason", nullable=True),
     _text("error", nullable=True),  # code and reason, for staff
     _text("record"),  # the plan's output and tracebacks: stays here
+    _time("expires_at"),  # when a reply will be of no use any more
     # All that the list of experiments needs, without the requests' bodies.
     sa.Index(
         "rounds_by_experiment", "experiment_id", "round", "step", "accepted_at", "ended_at", "researcher", "dataset_id",
@@ -140,6 +141,21 @@ rounds = sa.Table(
     ),
     sa.Index("rounds_by_step", "step"),
 )  # fmt: skip
+pauses = sa.Table(
+    "pauses",
+    metadata,
+    sa.Column("experiment_id", sa.Text, primary_key=True),
+    _text("staff"),
+    _time("since"),
+)
+# What a round took, beside its row: lists pass it over, and it has come to its end when this is known.
+measures = sa.Table(
+    "measures",
+    metadata,
+    sa.Column("jti", sa.Text, primary_key=True),
+    sa.Column("memory_bytes", sa.Integer, nullable=True),  # the most that its processes were seen to hold
+    sa.Column("loss", sa.JSON, nullable=False),  # [[update, loss]], see live.Curve
+)
 egress = sa.Table(
     "egress",
     metadata,

@@ -23,3 +23,13 @@ window.addEventListener("pageshow", () => {
 // A live part that could not be refreshed says so instead of looking current.
 document.addEventListener("htmx:sendError", (event) => event.target.classList.add("stale"));
 document.addEventListener("htmx:afterSwap", (event) => event.target.classList.remove("stale"));
+
+// What somebody unfolded in a live part stays unfolded when the part is refreshed.
+let unfolded = [];
+document.addEventListener("htmx:beforeSwap", (event) => {
+  unfolded = [...event.target.querySelectorAll("details[id][open]")].map((part) => part.id);
+});
+document.addEventListener("htmx:afterSwap", () => {
+  for (const id of unfolded) document.getElementById(id)?.setAttribute("open", "");
+  unfolded = [];
+});

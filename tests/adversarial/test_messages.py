@@ -36,9 +36,11 @@ from appliance.protocol.messages import (
     PlanStanding,
     PlanStatus,
     Pong,
+    Scalar,
     SealedFile,
     Search,
     Stop,
+    Stopped,
     Train,
 )
 from appliance.protocol.register import Register, Role, key_id
@@ -395,6 +397,31 @@ def test_mallory_does_not_stop_alices_experiment(hospitals: Hospitals, mallory: 
     assert (line["actor"], line["subject"]) == ("mallory", experiment.id)
     assert [entry["step"] for entry in hospitals.history("north").rounds(experiment.id)] == ["replied"]
     assert stopped.answers.keys() == {"north", "south"}  # by alice herself
+
+
+def test_a_researcher_lifts_no_pause(hospitals: Hospitals, register: Register, alice: Person, north: AuditTail) -> None:
+    """Not by asking again, not by a Stop before it, and not by a message that nobody else has thought of."""
+    with hospitals.federation() as federation:
+        experiment = hospitals.experiment(federation, round_limit=3)
+        experiment.run_once()
+    staff = hospitals.staff("north")
+    staff.call("experiment.pause", experiment=experiment.id)
+    try:
+        alice.send("north", "resume", alice.forged("north", Ping(sequence=1), kind="resume"))
+        refused = north.wait_for("message.refused", code=Code.MESSAGE_MALFORMED)
+        stopped = alice.ask("north", Stop(experiment_id=experiment.id)).body
+        again = _train(hospitals, register, experiment_id=experiment.id, round=2, round_limit=3)
+        told = alice.ask("north", again).body
+        held = hospitals.history("north").experiment(experiment.id)
+    finally:
+        staff.call("experiment.stop", experiment=experiment.id)
+        staff.call("experiment.resume", experiment=experiment.id)
+
+    assert "resume" in refused["details"]["reason"]
+    assert isinstance(stopped, Stopped)
+    assert isinstance(told, Scalar)
+    assert told.paused_since is not None
+    assert (held["round"], held["step"], held["paused_by"]) == (2, "accepted", "nurse")
 
 
 def test_mallory_takes_no_part_in_alices_experiment(

@@ -151,7 +151,7 @@ class Trained(_Message):
     """A round's outcome. The frame carries the update as a sealed memory file, unless only a test was asked for.
 
     ``record`` is what the plan printed: it stays at the node. ``reached`` tells of the last update,
-    of which there is no Progress.
+    of which there is no Progress. ``memory_bytes`` is the most that the round's processes held, as seen from outside.
     """
 
     kind: Literal["trained"] = "trained"
@@ -161,6 +161,7 @@ class Trained(_Message):
     timing: RoundTiming = RoundTiming()
     reached: Reached | None = None
     record: str = Field(default="", max_length=MAX_RECORD)
+    memory_bytes: int | None = Field(default=None, ge=0)
     is_warm: bool = False
 
 
@@ -187,6 +188,7 @@ class Failed(_Message):
     plan_line: int | None = Field(default=None, ge=1)
     detail: str = Field(default="", max_length=4000)
     record: str = Field(default="", max_length=MAX_RECORD)
+    memory_bytes: int | None = Field(default=None, ge=0)
 
 
 class Ended(_Message):

@@ -35,7 +35,8 @@ _HELLO_S = 150.0  # a runner that has just been started loads its libraries firs
 class RunnerError(FedWardError):
     """A job came to nothing.
 
-    ``message``, ``code`` and ``plan_line`` may leave the node; ``detail`` and ``record`` are for the hospital's staff.
+    ``message``, ``code`` and ``plan_line`` may leave the node; ``detail``, ``record`` and ``memory_bytes`` are for the
+    hospital's staff.
     """
 
     code = Code.TRAINING_FAILED
@@ -45,6 +46,7 @@ class RunnerError(FedWardError):
         self.plan_line = failed.plan_line
         self.detail = failed.detail
         self.record = failed.record
+        self.memory_bytes = failed.memory_bytes
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ def test_a_request_that_an_older_node_cannot_understand_is_refused(hospitals: Ho
     answer = _round(hospitals, tmp_path / "experiment", CRITICAL)
 
     assert (answer["round"], answer["code"]) == (0, Code.MESSAGE_VERSION)
-    assert "The 'train' of protocol 1.2 cannot be understood without its 'weighting'" in answer["message"]
+    assert "The 'train' of protocol 1.3 cannot be understood without its 'weighting'" in answer["message"]
     refusal = tail.wait_for("round.refused", code=Code.MESSAGE_VERSION)
     assert hospitals.history("north").rounds(refusal["subject"]) == []
     require_whole(hospitals)
@@ -75,5 +75,5 @@ def test_a_reply_that_an_older_researcher_cannot_understand_fails_the_round(
         answer = _round(hospitals, tmp_path / "experiment")
 
     assert (answer["round"], answer["code"]) == (0, Code.MESSAGE_VERSION)
-    assert "North (north): The 'train-reply' of protocol 1.2 cannot be understood" in answer["message"]
+    assert "North (north): The 'train-reply' of protocol 1.3 cannot be understood" in answer["message"]
     require_whole(hospitals)

@@ -153,6 +153,19 @@ def test_what_a_plan_prints_stays_in_the_record(runner: Runner) -> None:
         assert result.reply.record == "forty patients\n" * 2
 
 
+def test_the_memory_of_a_round_is_what_its_processes_held(runner: Runner) -> None:
+    """Seen from outside: whoever plans a machine must not depend on a plan's own word."""
+    plain, holding = plan_with("pass"), plan_with('self.kept = b"x" * 200_000_000')
+    with runner.train(plain, experiment="small") as result:
+        small_bytes = result.reply.memory_bytes
+    with runner.train(holding, experiment="large") as result:
+        large_bytes = result.reply.memory_bytes
+
+    assert small_bytes is not None
+    assert large_bytes is not None
+    assert 190_000_000 < large_bytes - small_bytes < 300_000_000
+
+
 def test_the_words_of_an_exception_never_leave(runner: Runner) -> None:
     """An exception's text is a letter that a plan can write to the researcher."""
     error = runner.failure(plan_with('raise ValueError("patient 17 is positive")'))

@@ -32,7 +32,7 @@ HTTPS = "https://node.test"
 STATUS = {
     "member": "north",
     "register_version": 3,
-    "running_rounds": 0,
+    "running": [],
     "messages_waiting": 0,
     "is_connected": True,
     "contact_at": 1_770_000_000.0,

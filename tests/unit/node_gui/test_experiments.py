@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,14 +14,18 @@ import pytest
 import sqlalchemy as sa
 
 from appliance.protocol.jose import read_jws
+from appliance.protocol.local.jobs import Progress
 from appliance.protocol.messages import Pong
-from appliance.warden.store import egress, rounds
+from appliance.warden.store import egress, measures, pauses, rounds
 from node_gui.access import Role
 from node_gui.charts import line_chart
+from node_gui.formats import iso
 from tests.conftest import Members
 from tests.unit.node_gui.conftest import Browser
 from tests.unit.node_gui.hospital import Hospital
+from tests.unit.warden.conftest import WAIT_S
 
+STAGES = ("global", "local")
 SCRIPT = "<script>alert(1)</script>"
 
 
@@ -130,6 +135,163 @@ def test_a_chart_of_one_value_and_of_equal_ones_can_be_drawn() -> None:
         chart = line_chart("x", {"a": points}, across="Round")
         assert len(chart.lines[0].dots) == len(points)
         assert 2 <= len(chart.ticks_y) <= 12
+
+
+# Pause and resume
+
+
+def label(page: str, word: str) -> bool:
+    """Whether a state's label on the page says the word."""
+    return f'">{word}</span>' in page
+
+
+def test_a_paused_experiment_says_by_whom_wherever_it_is_listed(hospital: Hospital, auditor: Browser) -> None:
+    """Home, the list and its own page; until somebody resumes it."""
+    manager = hospital.signed_in(Role.DATA_MANAGER, "Dora")
+    hospital.node.accepted(round=3)
+    reply = manager.post("/experiments/e-1/pause")
+    told = manager.get(reply.location).text
+
+    assert "Paused. No round of it begins here until somebody resumes it." in told
+    for path in ("/live", "/experiments/live", "/experiments/e-1/live"):
+        page = auditor.get(path).text
+        assert label(page, "Paused"), path
+        assert "aused by Dora" in page, path
+    assert "Round 3 waits." in auditor.get("/experiments/e-1/live").text
+
+    assert "Resumed." in manager.get(manager.post("/experiments/e-1/resume").location).text
+    assert "aused by Dora" not in auditor.get("/experiments/e-1/live").text
+    actors = {line["event"]: line["actor"] for line in hospital.node.audit()}
+    assert (actors["experiment.paused"], actors["experiment.resumed"]) == ("staff:Dora", "staff:Dora")
+
+
+def test_with_the_warden_down_a_pause_is_still_told(hospital: Hospital, auditor: Browser) -> None:
+    """It is why nothing will go on when the node does."""
+    hospital.node.accepted(round=3)
+    hospital.signed_in(Role.REVIEWER, "Rita").post("/experiments/e-1/pause")
+    hospital.stop_warden()
+
+    assert label(auditor.get("/experiments/e-1/live").text, "Paused")
+
+
+def test_buttons_are_there_for_what_can_be_done(hospital: Hospital, auditor: Browser) -> None:
+    """And say what will happen; an auditor has none."""
+    manager = hospital.signed_in(Role.DATA_MANAGER, "Dora")
+    before = manager.get("/experiments/e-1").text
+    manager.post("/experiments/e-1/pause")
+    after = manager.get("/experiments/e-1").text
+
+    assert ("Pause after this round" in before, "Stop now" in before, ">Resume<" in before) == (True, True, False)
+    assert "goes on to its end, and its update leaves" in before
+    assert ("/e-1/pause" in after, "Stop now" in after, ">Resume<" in after) == (False, True, True)
+    assert "<form" not in auditor.get("/experiments/e-1").text.split("<main")[1]
+
+
+def test_a_stale_page_pauses_nothing_and_says_how_it_is_now(hospital: Hospital) -> None:
+    """A colleague paused it, or it ended, while the page was open."""
+    manager = hospital.signed_in(Role.DATA_MANAGER, "Dora")
+    hospital.signed_in(Role.REVIEWER, "Rita").post("/experiments/e-1/pause")
+    told = manager.get(manager.post("/experiments/e-1/pause").location).text
+    assert "Rita has paused it already. Nothing was changed." in told
+
+    hospital.node.round(hospital.node.accepted(experiment_id="e-2", round_limit=1)).run()
+    told = manager.get(manager.post("/experiments/e-2/pause").location).text
+    assert "The experiment has ended here (finished): there is nothing to pause. Nothing was changed." in told
+    told = manager.get(manager.post("/experiments/e-2/resume").location).text
+    assert "The experiment is not paused. Nothing was changed." in told
+    assert [row["experiment_id"] for row in hospital.node.table(pauses)] == ["e-1"]
+
+
+# Live
+
+
+@pytest.fixture
+def training(hospital: Hospital) -> Iterator[Hospital]:
+    """Round 3 of 20 trains and has told of three of its nine updates."""
+    runner = hospital.node.runner
+    runner.blocks = True
+    runner.progress = [
+        Progress(job_id="j", iteration=n, iterations=9, epoch=1, values={"loss": 1.0 / n}) for n in (1, 2, 3)
+    ]
+    hospital.node.accepted(round=3)
+    hospital.node.queue.start()
+    assert runner.is_training.wait(WAIT_S)
+    yield hospital
+    runner.stop("e-1")
+
+
+def test_a_round_that_runs_is_shown_while_it_runs(training: Hospital) -> None:
+    """Step k of n, the loss, and how long it has been at it; without a form that a refresh would take away."""
+    auditor = training.signed_in(Role.AUDITOR, "Otto")
+    page = auditor.get("/experiments/e-1/live").text
+
+    assert label(page, "Running")
+    assert "Round 3 is under way" in page
+    assert '<progress max="9" value="3"' in page
+    for words in (
+        "It trains.",
+        "Update 3 of 9, epoch 1.",
+        "Loss 0.3333.",
+        "At work for",
+        "Loss inside the last rounds",
+    ):
+        assert words in page
+    assert "<form" not in page
+
+
+def test_a_round_that_runs_when_its_experiment_is_paused_is_shown_to_go_on(training: Hospital) -> None:
+    """Pausing ends nothing."""
+    manager = training.signed_in(Role.DATA_MANAGER, "Dora")
+    told = manager.get(manager.post("/experiments/e-1/pause").location).text
+
+    assert "Round 3 goes on to its end; then the experiment pauses here." in told
+    assert label(told, "Pauses after this round")
+    assert "The round that is under way goes on to its end." in told
+
+
+def test_a_stop_shows_the_moment_that_the_runner_saw(training: Hospital) -> None:
+    """As the audit log has it, long after the page that stopped it is closed."""
+    training.signed_in(Role.DATA_MANAGER, "Dora").post("/experiments/e-1/stop")
+    (line,) = [line for line in training.node.audit() if line["event"] == "experiment.stopped"]
+    page = training.signed_in(Role.AUDITOR, "Otto").get("/experiments/e-1/live").text
+
+    moment = f'datetime="{iso(line["details"]["ended_at"])}"'
+    assert "its last process was seen dead" in page
+    assert moment in page.split("its last process was seen dead")[1][:200]
+
+
+def test_a_rounds_memory_and_time_stand_beside_it(auditor: Browser) -> None:
+    """What a machine must have for the next one."""
+    page = auditor.get("/experiments/e-1/live").text
+
+    assert page.count(">412 MB<") == 2
+    assert page.count("under a second") >= 2
+
+
+def test_the_part_that_refreshes_itself_has_an_end(hospital: Hospital, auditor: Browser) -> None:
+    """A study of years must not be sent to a browser anew every five seconds."""
+    node = hospital.node
+    (last,) = [row for row in node.table(rounds) if row["round"] == 2]
+    points = [[n, 1.0 / n] for n in range(1, 301)]
+    reply = json.loads(last["result"]["reply"])
+    names = [f"m{n}" for n in range(16)]
+    with node.store.write() as connection:
+        for number in range(3, 2003):
+            metrics = [{"stage": stage, "samples": 9, "values": dict.fromkeys(names, 1.0 / number)} for stage in STAGES]
+            result = {"reply": json.dumps(reply | {"metrics": metrics})}
+            at = last["accepted_at"] + number
+            row = last | {"jti": f"j{number}", "round": number, "accepted_at": at, "ended_at": at + 1, "result": result}
+            connection.execute(rounds.insert().values(row))
+            connection.execute(measures.insert().values(jti=f"j{number}", memory_bytes=1, loss=points))
+    page = auditor.get("/experiments/e-1/live").text
+
+    drawn = [points.split() for points in re.findall(r'points="([^"]*)"', page)]
+    assert max(map(len, drawn)) <= 301
+    assert page.count("<figure") == 9
+    assert "10 further values are not drawn." in page
+    assert "1952 earlier rounds are not listed." in page
+    assert len(page) < 500_000
+    assert '<th scope="row" class="number">2002</th>' in page
 
 
 # What left

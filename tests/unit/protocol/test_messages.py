@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pydantic
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -43,7 +44,7 @@ def test_a_body_survives_the_way(any_body: m.Body) -> None:
     assert parse(data(any_body), any_body.kind) == any_body
 
 
-@pytest.mark.parametrize("version", ["1.1", "1.01"])
+@pytest.mark.parametrize("version", ["1.2", "1.02"])
 def test_an_unknown_field_is_refused(any_body: m.Body, version: str) -> None:
     """A misspelt field must not pass as a new one, in any kind of message."""
     assert refusal(data(any_body) | {"extra": 1}, any_body.kind, version=version).code is Code.MESSAGE_MALFORMED
@@ -54,6 +55,24 @@ def test_a_reply_of_protocol_1_0_is_read() -> None:
     body = data(REPLY)
     del body["reached"]
     assert parse(body, "train-reply", version="1.0") == REPLY.model_copy(update={"reached": None})
+
+
+def test_a_word_of_a_pause_reaches_a_researcher_of_protocol_1_1_as_no_progress(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A hospital upgrades first: whoever has no word for a pause must not lose the round over it."""
+    fields = {name: (field.annotation, field) for name, field in m.Scalar.model_fields.items()}
+    older = pydantic.create_model(
+        "Scalar", __base__=(m.Reached, m.Body), **{n: fields[n] for n in ("experiment_id", "round")}
+    )
+    older.kind, older.routes = "scalar", m.Scalar.routes
+    monkeypatch.setattr(m, "MINOR", 1)
+    monkeypatch.setitem(m.BODIES, "scalar", older)
+    said = m.Scalar(experiment_id="e-1", round=2, iteration=0, iterations=0, paused_since=1_770_000_000)
+
+    heard, left_out = m.parse_body("scalar", data(said), version="1.2")
+
+    assert (heard.round, heard.iteration, heard.values, left_out) == (2, 0, {}, ("paused_since",))
 
 
 def test_an_unknown_field_of_an_older_minor_is_refused(any_body: m.Body, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from appliance.protocol.errors import Code
 from researcher_kit.errors import NodeFailure
-from researcher_kit.monitor import LiveTable, NodeFailed, NodeReceived, Progress, RoundStarted
+from researcher_kit.monitor import LiveTable, NodeFailed, NodePaused, NodeReceived, Progress, RoundStarted
 from researcher_kit.tables import Table
 
 
@@ -36,6 +36,18 @@ def test_the_live_table_shows_each_nodes_state() -> None:
     assert "30/100" in shown
     assert "loss=0.25" in shown
     assert "TOO_FEW_SAMPLES" in shown
+
+
+def test_a_pause_is_one_plain_line() -> None:
+    """Whoever waits must not take the hospital's decision for a fault."""
+    table = LiveTable()
+    table(RoundStarted(2, 20, {"north": "North Hospital"}, is_resumed=False))
+    table(NodePaused(2, "north", 1_770_000_000))
+
+    shown = " ".join(drawn(table).split())
+    assert "Round 2 waits at North Hospital (north): the hospital paused the experiment on " in shown
+    assert "It goes on by itself when the hospital resumes it." in shown
+    assert " paused " in shown.split("institution")[1]
 
 
 def test_an_event_of_an_unknown_node_draws_nothing() -> None:

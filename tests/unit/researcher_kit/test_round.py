@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from appliance.protocol.errors import Code, FedWardError
+from appliance.protocol.messages import Scalar, Train
 from appliance.protocol.rounds import ResearcherStep
 from appliance.protocol.topics import parse_topic
 from researcher_kit import Experiment, FedAverage, Federation, Quorum
-from researcher_kit.errors import NodeFailedError
-from researcher_kit.monitor import Event, RoundStarted, StepFinished
+from researcher_kit.errors import NodeFailedError, QuorumMissedError
+from researcher_kit.monitor import Event, NodePaused, RoundStarted, StepFinished
 from researcher_kit.store import RoundBook
-from tests.simulator import Arrays, Consortium
+from researcher_kit.strategies.base import Decision, RoundView, Verdict
+from tests.simulator import Arrays, Consortium, SimulatedNode, drift
 from tests.unit.researcher_kit.conftest import SETTINGS, same
 
 Make = Callable[..., Experiment]
@@ -267,3 +270,57 @@ def test_a_request_that_was_given_up_is_not_sent_again_after_a_crash(
 
     with consortium.federation() as federation:
         assert federation._mailbox.waiting == 0
+
+
+SINCE = 1_770_000_000
+
+
+def paused(node: SimulatedNode, train: Train, parameters: Arrays) -> tuple[Arrays, int]:
+    """Says twice that the hospital paused the experiment, as its heartbeats do, and goes on."""
+    place = {"experiment_id": train.experiment_id, "round": train.round}
+    for _ in range(2):
+        node.send("alice", Scalar(**place, iteration=0, iterations=0, paused_since=SINCE))
+    return drift(node, train, parameters)
+
+
+def test_a_pause_is_told_once_and_the_round_goes_on(make: Make, consortium: Consortium) -> None:
+    """A hospital says it with each heartbeat; nobody wants to read it that often."""
+    consortium.nodes["west"].train = paused
+    heard: list[Event] = []
+    experiment = make(round_limit=1)
+    experiment.on_event(heard.append)
+    rounds = experiment.run()
+
+    assert rounds == 1
+    assert [event for event in heard if isinstance(event, NodePaused)] == [NodePaused(1, "west", SINCE)]
+
+
+def test_a_deadline_that_passes_in_a_pause_names_it(make: Make, consortium: Consortium) -> None:
+    """Whoever is too late shall know that it was the hospital's will."""
+    released = threading.Event()
+
+    class Patient(Quorum):
+        is_told = False
+
+        def decide(self, view: RoundView) -> Decision:
+            if self.is_told:
+                return Decision(Verdict.FAIL)
+            return Decision(Verdict.WAIT, view.elapsed_s + 0.05)
+
+    def held(node: SimulatedNode, train: Train, parameters: Arrays) -> tuple[Arrays, int]:
+        update = paused(node, train, parameters)
+        released.wait(20)
+        return update
+
+    strategy = Patient(fraction=1, deadline_s=0.001)
+    consortium.nodes["west"].train = held
+    experiment = make(strategy=strategy)
+    experiment.on_event(lambda event: setattr(strategy, "is_told", strategy.is_told or isinstance(event, NodePaused)))
+    try:
+        with pytest.raises(QuorumMissedError) as caught:
+            experiment.run_once()
+    finally:
+        released.set()
+
+    said = {failure.node_id: failure.message for failure in caught.value.failures}
+    assert said["west"].endswith(" s: the hospital has paused the experiment.")

@@ -51,6 +51,7 @@ from appliance.warden.datasets import DatasetBook, DatasetSpec
 from appliance.warden.desk import Desk
 from appliance.warden.egress import EgressLog
 from appliance.warden.governance import Governance, Staff
+from appliance.warden.live import LiveRound
 from appliance.warden.policy import Policy
 from appliance.warden.queue import RoundQueue
 from appliance.warden.round import OnStep, Round
@@ -63,6 +64,7 @@ PLAN_SHA = hashlib.sha256(PLAN.encode()).hexdigest()
 COLUMNS = [{"name": "age", "type": "number"}, {"name": "outcome", "type": "integer"}]
 STAFF = Staff(name="Dr. Weiss", via="cli")
 WAIT_S = 20.0
+MEMORY_BYTES = 412_300_000  # of every training
 
 
 @dataclass
@@ -184,6 +186,7 @@ class FakeRunner:
             timing=RoundTiming(start_s=0.1, train_s=0.2),
             reached=self.reached,
             record=outcome.record,
+            memory_bytes=MEMORY_BYTES,
         )
         return TrainedResult(reply, None if outcome.update is None else sealed_memfd("update", outcome.update))
 
@@ -381,7 +384,9 @@ class Node:
 
     def round(self, jti: str, *, stop: threading.Event | None = None, on_step: OnStep | None = None) -> Round:
         """The round as a worker would take it up now."""
-        return Round(self.services, self.row(jti), stop or threading.Event(), on_step or (lambda _jti, _step: None))
+        row, stop = self.row(jti), stop or threading.Event()
+        live = LiveRound(row["experiment_id"], row["round"])
+        return Round(self.services, row, stop, on_step or (lambda _jti, _step: None), live)
 
     def open_update(
         self, sealed: SealedFile, *, member: str = "alice", experiment: str = "e-1", round_: int = 1

@@ -16,14 +16,15 @@ import pytest
 from appliance.protocol.errors import Code, FedWardError
 from appliance.protocol.jose import read_jws
 from appliance.protocol.local.frames import connect, listen
+from appliance.protocol.local.jobs import Ended, Progress
 from appliance.protocol.messages import ErrorReply
 from appliance.protocol.rounds import RoundStep
 from appliance.warden.client import GovernanceClient
 from appliance.warden.datasets import LISTED_AT_MOST
 from appliance.warden.governance import SOCKET_NAME, GovernanceServer
 from appliance.warden.history import EgressFilter, History, egress_text
-from appliance.warden.store import datasets, permissions, plans, rounds
-from tests.unit.warden.conftest import PLAN, PLAN_SHA, WAIT_S, Node
+from appliance.warden.store import datasets, measures, pauses, permissions, plans, rounds
+from tests.unit.warden.conftest import PLAN, PLAN_SHA, WAIT_S, Node, Outcome
 
 METHODS = {
     "dataset.add": {"spec": {"name": "n", "path": "trial.csv", "tags": ["opt"]}},
@@ -45,6 +46,9 @@ METHODS = {
     "policy.set": {"changes": {}},
     "policy.show": {},
     "experiment.stop": {"experiment": "e-1"},
+    "experiment.pause": {"experiment": "e-1"},
+    "experiment.resume": {"experiment": "e-1"},
+    "experiment.live": {"experiment": "e-1"},
     "egress.export": {},
     "account.record": {"event": "account.signed-in", "account": "Dr. Weiss"},
     "audit.sign": {"sha256": "0" * 64, "lines": 1},
@@ -444,8 +448,114 @@ def test_status_says_what_the_node_does(served: Node, call: Any) -> None:
     """And puts down what was only counted until then."""
     served.services.egress.count("to/alice/from/north/pong", "xyz")
     status = call("node.status")
-    assert (status["member"], status["running_rounds"], status["plan_approval"]) == ("north", 0, "required")
+    assert (status["member"], status["running"], status["plan_approval"]) == ("north", [], "required")
     assert not served.services.egress._messages
+
+
+# A pause
+
+
+def test_a_pause_and_its_end_are_in_the_log_with_their_author(served: Node, call: Any) -> None:
+    """Whoever asks later why nothing was trained finds a name."""
+    served.accepted()
+    assert call("experiment.pause", experiment="e-1") == {"round": None}
+    assert [row["staff"] for row in served.table(pauses)] == ["Dr. Weiss"]
+    assert call("experiment.resume", experiment="e-1") == {}
+
+    lines = [(line["actor"], line["event"], line["subject"]) for line in served.audit()[-2:]]
+    assert lines == [
+        ("staff:Dr. Weiss", "experiment.paused", "e-1"),
+        ("staff:Dr. Weiss", "experiment.resumed", "e-1"),
+    ]
+    assert served.table(pauses) == []
+
+
+def test_a_decision_on_what_is_not_so_any_more_changes_nothing(served: Node, call: Any) -> None:
+    """A colleague was quicker."""
+    served.accepted()
+    call("experiment.pause", experiment="e-1")
+    before = served.counts()
+    with pytest.raises(FedWardError, match=r"Dr\. Weiss has paused it already") as refusal:
+        call("experiment.pause", experiment="e-1")
+    assert refusal.value.code is Code.DECISION_STALE
+    assert served.counts() == before
+    call("experiment.resume", experiment="e-1")
+    with pytest.raises(FedWardError, match="The experiment is not paused") as refusal:
+        call("experiment.resume", experiment="e-1")
+    assert refusal.value.code is Code.DECISION_STALE
+
+
+@pytest.mark.parametrize("method", ["experiment.pause", "experiment.resume"])
+def test_nobody_decides_on_an_experiment_that_never_ran_here(served: Node, call: Any, method: str) -> None:
+    """A mistyped id would hold what comes under it one day."""
+    with pytest.raises(FedWardError, match="No experiment 'e-1' ran here") as refusal:
+        call(method, experiment="e-1")
+    assert refusal.value.code is Code.JOB_UNKNOWN
+    assert served.table(pauses) == []
+
+
+@pytest.mark.parametrize("state", ["finished", "stopped", "failed"])
+def test_an_ended_experiment_is_not_paused(served: Node, call: Any, state: str) -> None:
+    """The page was stale: there is nothing to hold."""
+    if state == "failed":
+        served.runner.training = lambda _job, _parameters: Outcome(b"no tensors")
+    jti = served.accepted(round_limit=1)
+    if state == "stopped":
+        call("experiment.stop", experiment="e-1")
+    stop = threading.Event()
+    if state == "stopped":
+        stop.set()
+    served.round(jti, stop=stop).run()
+    with pytest.raises(FedWardError, match=rf"has ended here \({state}\): there is nothing to pause") as refusal:
+        call("experiment.pause", experiment="e-1")
+    assert refusal.value.code is Code.DECISION_STALE
+    assert served.table(pauses) == []
+
+
+def test_what_was_allowed_before_a_pause_is_asked_again_behind_it(served: Node, call: Any) -> None:
+    """Days may lie between; a permission may have ended meanwhile."""
+    jti = served.accepted()
+    call("dataset.permit", dataset="trial", researcher="alice", until=served.clock() + 60)
+    call("experiment.pause", experiment="e-1")
+    served.clock.ahead_s = 3600
+    call("experiment.resume", experiment="e-1")
+    served.round(jti).run()
+
+    assert served.row(jti)["step"] == RoundStep.FAILED
+    assert served.runner.trained == []
+
+
+def test_a_process_that_waited_is_stopped_with_its_author_in_the_log(served: Node, call: Any) -> None:
+    """Between two rounds no round is stopped; a process is, and somebody decided it."""
+    served.round(served.accepted()).run()
+    served.runner.stop = lambda e: Ended(experiment_id=e, was_running=True, ended_at=served.clock())  # type: ignore[method-assign]
+    answer = call("experiment.stop", experiment="e-1")
+
+    lines = {line["event"]: line for line in served.audit()}
+    assert answer["was_running"] is False
+    assert lines["experiment.stop"]["actor"] == "staff:Dr. Weiss"
+    assert lines["experiment.stopped"]["details"]["ended_at"] == answer["ended_at"]
+
+
+def test_what_runs_is_told_with_its_curve(served: Node, call: Any) -> None:
+    """To staff who watch; nothing of it is written anywhere before the round ends."""
+    served.runner.blocks = True
+    served.runner.progress = [
+        Progress(job_id="j", iteration=n, iterations=9, epoch=1, values={"loss": 1.0 / n}) for n in (1, 2, 3)
+    ]
+    served.accepted()
+    served.queue.start()
+    assert served.runner.is_training.wait(WAIT_S)
+    told = call("experiment.live", experiment="e-1")
+
+    assert (told["running"]["round"], told["running"]["iteration"], told["running"]["iterations"]) == (1, 3, 9)
+    assert [place for place, _ in told["loss"]] == [1, 2, 3]
+    assert [one["experiment_id"] for one in call("node.status")["running"]] == ["e-1"]
+    assert call("experiment.live", experiment="e-2") == {"running": None, "loss": []}
+    assert served.table(measures) == []
+    call("experiment.stop", experiment="e-1")
+    (measured,) = served.table(measures)
+    assert measured["loss"] == told["loss"]
 
 
 # What the GUI asks for

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ import pytest
 import sqlalchemy as sa
 
 from appliance.protocol.errors import Code, FedWardError
-from appliance.protocol.messages import PlanApproval, PlanState
-from appliance.warden.history import EgressFilter, History, plan_standing
-from appliance.warden.store import FILE_NAME, audit, datasets, plans, settings
-from tests.unit.warden.conftest import PLAN, PLAN_SHA, Node, Outcome
+from appliance.protocol.local.jobs import Progress
+from appliance.protocol.messages import PlanApproval, PlanState, Reached
+from appliance.warden.history import MOST_POINTS, EgressFilter, History, plan_standing
+from appliance.warden.store import FILE_NAME, audit, datasets, plans, rounds, settings
+from tests.unit.warden.conftest import MEMORY_BYTES, PLAN, PLAN_SHA, Node, Outcome, failed
 
 
 def test_history_cannot_write(node: Node) -> None:
@@ -208,17 +210,68 @@ def test_several_rounds_that_wait_are_counted_and_listed_in_their_order(node: No
 def test_a_rounds_answer_is_kept_for_its_curve(node: Node) -> None:
     """Counts and metrics, not the update."""
     node.round(node.accepted()).run()
-    (row,) = History(node.root).experiment_rounds("e-1")
-    assert (row["samples"], row["metrics"][0]["values"]) == (80, {"auc": 0.75})
-    assert row["norm"] > 0
+    history = History(node.root)
+    (row,), (values,) = history.experiment_rounds("e-1"), history.experiment_values("e-1")
+    assert (row["samples"], values["round"], values["metrics"][0]["values"]) == (80, 1, {"auc": 0.75})
+    assert values["norm"] > 0
 
 
 def test_a_round_that_left_nothing_has_no_values(node: Node) -> None:
     """What the runner returned was not let out, and is not shown as if it had been."""
     node.runner.training = lambda _job, _parameters: Outcome(b"no tensors")
     node.round(node.accepted()).run()
+    history = History(node.root)
+    (row,) = history.experiment_rounds("e-1")
+    assert (row["step"], row["samples"], history.experiment_values("e-1")) == ("failed", None, [])
+
+
+def test_a_long_study_is_told_by_some_of_its_rounds(node: Node) -> None:
+    """Evenly chosen, the first and the last among them; the rounds themselves by their last ones."""
+    jti = node.accepted()
+    node.round(jti).run()
+    row = node.row(jti)
+    with node.store.write() as connection:
+        for number in range(2, 1001):
+            at = {"accepted_at": row["accepted_at"] + number, "ended_at": row["accepted_at"] + number + 0.5}
+            timing = {"train_s": 2.0}
+            connection.execute(
+                rounds.insert().values(row | {"jti": f"j{number}", "round": number, "timing": timing} | at)
+            )
+    history = History(node.root)
+
+    told = [values["round"] for values in history.experiment_values("e-1")]
+    assert len(told) <= MOST_POINTS + 1
+    assert (told[0], told[-1]) == (1, 1000)
+    assert {after - before for before, after in pairwise(told[:-1])} == {4}
+    assert [found["round"] for found in history.experiment_rounds("e-1", last=3)] == [1000, 999, 998]
+    assert history.experiment_trained_s("e-1") == pytest.approx(999 * 2.0 + row["timing"]["train_s"])
+
+
+def test_what_a_round_took_is_kept_beside_it(node: Node) -> None:
+    """Its memory, and the loss inside it; for staff, whom it cost the machine's time."""
+    node.runner.progress = [
+        Progress(job_id="j", iteration=n, iterations=9, epoch=1, values={"loss": 1.0 / n}) for n in (1, 2)
+    ]
+    node.runner.reached = Reached(iteration=9, iterations=9, epoch=1, values={"loss": 0.1})
+    node.round(node.accepted()).run()
+    history = History(node.root)
+
+    assert history.experiment_rounds("e-1")[0]["memory_bytes"] == MEMORY_BYTES
+    assert history.experiment_losses("e-1", last=4) == [{"round": 1, "loss": [[1, 1.0], [2, 0.5], [9, 0.1]]}]
+    assert str(MEMORY_BYTES) not in "".join(text for _, text in node.sent)
+
+
+def test_the_memory_of_a_round_that_failed_is_kept_too(node: Node) -> None:
+    """Of one that was ended for its memory most of all."""
+
+    def fail(_job: object, _parameters: object) -> Outcome:
+        raise failed(Code.RUNNER_LIMIT, "The training process passed its limit of memory.", memory_bytes=9_000_000_000)
+
+    node.runner.training = fail
+    node.round(node.accepted()).run()
     (row,) = History(node.root).experiment_rounds("e-1")
-    assert (row["step"], row["samples"], row["metrics"], row["norm"]) == ("failed", None, [], None)
+
+    assert (row["step"], row["memory_bytes"]) == ("failed", 9_000_000_000)
 
 
 def test_what_left_is_filtered_and_summed(node: Node) -> None:

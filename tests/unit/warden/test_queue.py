@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,11 @@ import pytest
 
 from appliance.protocol.errors import Code, FedWardError
 from appliance.protocol.local.jobs import Ended
-from appliance.protocol.messages import ErrorReply, TrainReply
+from appliance.protocol.messages import ErrorReply, Scalar, TrainReply
 from appliance.protocol.rounds import FINAL_STEPS, RoundStep
 from appliance.warden import queue as queue_module
 from appliance.warden.queue import RoundQueue
-from appliance.warden.store import rounds
+from appliance.warden.store import pauses, rounds
 from tests.conftest import Members
 from tests.unit.warden.conftest import WAIT_S, Node
 
@@ -312,3 +313,181 @@ def test_files_of_rounds_that_have_ended_are_thrown_away_at_the_start(busy: Node
         (spool / name).write_text("x")
     busy.queue._clear_spool()
     assert [file.name for file in spool.iterdir()] == [f"{jti}.parameters.part"]
+
+
+# A pause
+
+
+def pause(node: Node, experiment: str = "e-1") -> None:
+    """As governance does it."""
+    with node.store.write() as connection:
+        node.queue.mark_paused(connection, experiment, "Dora")
+    node.queue.tell_paused()
+
+
+def resume(node: Node, experiment: str = "e-1") -> None:
+    """As governance does it."""
+    with node.store.write() as connection:
+        assert node.queue.mark_resumed(connection, experiment)
+    node.queue.notify()
+
+
+def test_no_round_of_a_paused_experiment_begins_and_others_go_on(busy: Node, steps: Steps) -> None:
+    """It waits at the head of the queue and is in nobody's way."""
+    held = busy.accepted(experiment_id="e-1")
+    pause(busy)
+    other = busy.accepted(experiment_id="e-2")
+    busy.queue.start()
+    steps.wait_for_ends(1)
+
+    assert steps.ended() == [other]
+    assert busy.row(held)["step"] == RoundStep.ACCEPTED
+    assert [job.experiment_id for job in busy.runner.trained] == ["e-2"]
+
+
+def test_a_resumed_experiment_goes_on_with_what_waited(busy: Node, steps: Steps) -> None:
+    """Nothing that was accepted is lost."""
+    pause(busy)
+    held = busy.accepted()
+    busy.queue.start()
+    resume(busy)
+    steps.wait_for_ends(1)
+
+    assert steps.ended() == [held]
+    assert busy.row(held)["step"] == RoundStep.REPLIED
+
+
+def test_a_round_that_trains_when_its_experiment_is_paused_goes_on_to_its_end(busy: Node, steps: Steps) -> None:
+    """What has been computed is not thrown away; the next one waits."""
+    training, told = threading.Event(), threading.Event()
+    real = busy.runner.train
+
+    def train(*args: Any) -> Any:
+        training.set()
+        assert told.wait(WAIT_S)
+        return real(*args)
+
+    busy.runner.train = train  # type: ignore[method-assign]
+    first = busy.accepted()
+    busy.queue.start()
+    assert training.wait(WAIT_S)
+    second = busy.accepted(round=2)
+    pause(busy)
+    live = busy.queue.live_of("e-1")
+    told.set()
+    steps.wait_for_ends(1)
+    finish(busy)
+
+    assert live is not None
+    assert live[0]["round"] == 1
+    assert (busy.row(first)["step"], busy.row(second)["step"]) == (RoundStep.REPLIED, RoundStep.ACCEPTED)
+    assert len(busy.runner.trained) == 1
+
+
+def test_an_update_that_is_ready_leaves_although_its_experiment_is_paused(busy: Node, steps: Steps) -> None:
+    """A restart between its check and its answer is still the same round."""
+    jti = busy.accepted()
+    real, faults = busy.rest.on_upload, [True]
+
+    def break_once() -> None:
+        if faults:
+            faults.pop()
+            raise FedWardError("no line", code=Code.NETWORK_UNREACHABLE)
+        real()
+
+    busy.rest.on_upload = break_once
+    with pytest.raises(FedWardError, match="no line"):
+        busy.round(jti).run()
+    assert busy.row(jti)["step"] == RoundStep.CHECKED
+    pause(busy)
+    busy.queue.start()
+    steps.wait_for_ends(1)
+
+    assert busy.row(jti)["step"] == RoundStep.REPLIED
+    assert len(busy.runner.trained) == 1
+
+
+def test_a_pause_and_what_it_holds_outlive_a_restart(
+    tmp_path: Path, members: Members, busy: Node, steps: Steps
+) -> None:
+    """It is the hospital's word, not a process's memory."""
+    held = busy.accepted()
+    pause(busy)
+    busy.queue.close()
+    queue = RoundQueue(busy.services, 1, steps)
+    queue.start()
+    other = busy.accepted(experiment_id="e-2")
+    queue.notify()
+    steps.wait_for_ends(1)
+    queue.close()
+
+    assert steps.ended() == [other]
+    assert busy.row(held)["step"] == RoundStep.ACCEPTED
+
+
+def test_a_held_round_can_be_stopped(busy: Node, steps: Steps) -> None:
+    """Who pauses may want to end it; the pause stays."""
+    held = busy.accepted()
+    pause(busy)
+    busy.queue.start()
+    stop(busy)
+    steps.wait_for_ends(1)
+    finish(busy)
+
+    assert busy.row(held)["step"] == RoundStep.STOPPED
+    assert busy.received("alice", ErrorReply)[0].code is Code.ROUND_STOPPED
+    assert busy.runner.trained == []
+    assert [row["staff"] for row in busy.table(pauses)] == ["Dora"]
+
+
+def test_a_held_round_ends_at_its_own_date_and_says_why(busy: Node, steps: Steps) -> None:
+    """A researcher's deadline is not the hospital's to lengthen, and silence would be no answer."""
+    held = busy.accepted()
+    pause(busy)
+    busy.queue.start()
+    with busy.store.write() as connection:
+        connection.execute(rounds.update().values(expires_at=time.time() - 1))
+    busy.queue.tell_paused()  # as each heartbeat does
+    steps.wait_for_ends(1)
+    finish(busy)
+
+    (error,) = busy.received("alice", ErrorReply)
+    assert busy.row(held)["step"] == RoundStep.FAILED
+    assert (error.code, error.round) == (Code.ROUND_TIMEOUT, 1)
+    assert "while it waited for the hospital to resume the experiment, which it had paused" in error.message
+    assert busy.runner.trained == []
+
+
+def test_a_researcher_is_told_that_the_hospital_paused_the_round_and_not_who(busy: Node) -> None:
+    """At once, and again with each heartbeat, for a word may be lost."""
+    busy.accepted()
+    pause(busy)
+    busy.queue.tell_paused()
+
+    told = busy.received("alice", Scalar)
+    since = int(busy.table(pauses)[0]["since"])
+    assert [(t.experiment_id, t.round, t.iteration, t.values, t.paused_since) for t in told] == [
+        ("e-1", 1, 0, {}, since)
+    ] * 2
+    assert "Dora" not in "".join(text for _, text in busy.sent)
+
+
+def test_a_request_that_comes_during_a_pause_is_answered_with_it(busy: Node) -> None:
+    """The researcher who asks need not wonder."""
+    pause(busy)
+    jti = busy.accepted()
+
+    assert busy.receipts("alice") == [jti]
+    assert [told.paused_since is not None for told in busy.received("alice", Scalar)] == [True]
+
+
+def test_nobody_is_told_of_a_pause_while_his_round_runs(busy: Node) -> None:
+    """It is not held."""
+    busy.runner.blocks = True
+    busy.accepted()
+    busy.queue.start()
+    assert busy.runner.is_training.wait(WAIT_S)
+    pause(busy)
+
+    assert busy.received("alice", Scalar) == []
+    stop(busy)

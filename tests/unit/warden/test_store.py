@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import stat
 import threading
@@ -222,3 +223,16 @@ def test_what_the_first_release_decided_is_kept_by_the_upgrade(tmp_path: Path) -
     store.close()
     assert (kept["staff"], kept["decision"], kept["ranges"][0]["maximum"]) == ("Anna", "approved", 5.0)
     assert subjects == ["a", None]
+
+
+def test_a_round_that_waited_through_an_upgrade_keeps_its_end(tmp_path: Path) -> None:
+    """What the researcher set, or a week behind its acceptance, as the release before reckoned it."""
+    request = [json.dumps(json.dumps({"deadline": deadline})) for deadline in (5000, None, 10**9)]
+    waiting = [{"jti": str(n), "request": text, "accepted_at": 1000.0} for n, text in enumerate(request)]
+    first_release(tmp_path, rounds=waiting)
+
+    store = Store(tmp_path)
+    with store.read() as connection:
+        kept = {row.jti: row.expires_at for row in connection.execute(sa.select(rounds.c.jti, rounds.c.expires_at))}
+    store.close()
+    assert kept == {"0": 5000.0, "1": 1000.0 + 604_800, "2": 1000.0 + 604_800}

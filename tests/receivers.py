@@ -137,6 +137,7 @@ class _MailHandler(socketserver.StreamRequestHandler):
             "MAIL": self._begin,
             "RCPT": self._add,
             "DATA": self._take,
+            "RSET": lambda _line: self._say("RSET", "250 ok"),
         }
         while (verb := (line := self._line()).split(" ")[0].upper()) != "QUIT":
             commands[verb](line)

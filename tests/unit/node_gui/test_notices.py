@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import hmac
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from babel.dates import format_date
 from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance.protocol.errors import Code
-from appliance.warden.store import plans, rounds
+from appliance.warden.store import permissions, plans, rounds
 from node_gui.access import Role
 from node_gui.certificate import TlsPair, ready_tls_files
 from node_gui.config import GuiConfig
@@ -218,6 +219,16 @@ def test_what_was_not_chosen_is_not_told(desk: Desk) -> None:
     desk.plan()
 
     assert desk.check() == []
+
+
+def test_a_notice_is_in_the_language_that_was_chosen_for_notices(desk: Desk) -> None:
+    """It has no reader's browser to ask."""
+    desk.choose(language="fr")
+    _permission_ends(desk)
+    (mail,) = desk.check()
+    until = desk.hospital.node.table(permissions)[0]["until"]
+
+    assert format_date(datetime.fromtimestamp(until).astimezone(), "d MMMM y", locale="fr") in mail.body
 
 
 def test_failures_from_before_notices_were_set_up_are_not_told(desk: Desk) -> None:
@@ -534,16 +545,22 @@ def test_a_webhook_gets_what_its_document_says(desk: Desk) -> None:
     assert len(item["id"]) == 16
 
 
-def test_a_webhook_s_signature_covers_moment_and_body(desk: Desk) -> None:
-    """Computed here as the administrator's page says that receivers do it."""
+def test_a_webhook_s_signature_is_verified_as_the_administrator_s_page_says(desk: Desk) -> None:
+    """The page's own program takes a genuine call, and none whose key, body or moment is another's."""
+    page = (Path(__file__).parents[3] / "docs/administrator/index.md").read_text()
+    names: dict[str, Any] = {}
+    exec(page.partition("```python\n")[2].partition("```")[0], names)
+    is_genuine = names["is_genuine"]
     desk.choose(webhook=desk.webhook_host.settings())
     desk.plan()
     desk.check()
     (call,) = desk.webhook_host.calls
-    signed = call.headers["FedWard-Timestamp"].encode() + b"." + call.body
+    later = call.headers | {"FedWard-Timestamp": str(int(call.headers["FedWard-Timestamp"]) + 1)}
 
-    assert abs(int(call.headers["FedWard-Timestamp"]) - time.time()) < 300
-    assert call.headers["FedWard-Signature"] == f"sha256={hmac.digest(KEY.encode(), signed, 'sha256').hex()}"
+    assert is_genuine(KEY, call.headers, call.body)
+    assert not is_genuine(KEY[::-1], call.headers, call.body)
+    assert not is_genuine(KEY, call.headers, call.body + b" ")
+    assert not is_genuine(KEY, later, call.body)
 
 
 @pytest.mark.parametrize(("status", "problem"), [(200, None), (302, Problem.REDIRECT), (401, Problem.REFUSED)])

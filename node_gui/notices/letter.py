@@ -100,11 +100,11 @@ def _title(kind: Kind, count: int) -> str:
     elif kind is Kind.ALERTS:
         title = ngettext("%(num)s alert", "%(num)s alerts", count)
     elif kind is Kind.ENDINGS:
-        one, many = (
+        title = ngettext(
             "%(num)s approval, permission or certificate ends",
             "%(num)s approvals, permissions or certificates end",
+            count,
         )
-        title = ngettext(one, many, count)
     elif kind is Kind.APPROVAL_OFF:
         title = _("Plan approval is off")
     else:

@@ -69,7 +69,7 @@ def compose(sender: str, letter: Letter, recipients: Sequence[str]) -> EmailMess
     message["Date"] = formatdate(localtime=True)
     message["Message-ID"] = make_msgid(domain=_domain(sender))
     message["Auto-Submitted"] = "auto-generated"  # RFC 3834: no out-of-office note comes back
-    message.set_content(letter.text())
+    message.set_content(letter.text(), cte="quoted-printable")  # not every server takes eight bits
     return message
 
 

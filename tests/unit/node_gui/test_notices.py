@@ -121,6 +121,7 @@ def test_reviewers_are_told_of_a_plan_that_waits(desk: Desk) -> None:
     assert "alice asks for approval of the training plan “unet”." in mail.body
     assert f"{ADDRESS}/plans/{sha256}" in mail.body
     assert "Hospital: north hospital (node north)" in mail.body
+    assert mail.text.isascii()
 
 
 def _approval_ends(desk: Desk) -> None:

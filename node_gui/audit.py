@@ -48,6 +48,7 @@ EVENTS = {
     "dataset.described": _("changed what is told of the dataset"),
     "dataset.renewed": _("put a new version into the dataset's place"),
     "dataset.suspended": _("suspended the dataset"),
+    "notices.changed": _("changed the notices"),
     "message.refused": _("was refused a message"),
     "message.refused-many": _("was refused many messages"),
     "permission.ended": _("ended a permission on the dataset"),

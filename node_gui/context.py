@@ -15,6 +15,7 @@ from appliance.protocol.home import MemberSettings
 from appliance.protocol.settings import read_settings
 from appliance.warden.history import History
 from node_gui.config import GuiConfig
+from node_gui.notices.book import NoticeBook
 from node_gui.staff import Person, StaffBook
 
 EXTENSION = "fedward"
@@ -34,6 +35,7 @@ class Parts:
     Attributes:
         home: The node's folder.
         governance: Gives the governance socket's client for a person of that name.
+        notices: What staff are told, kept beside the accounts.
         cookie: The session cookie's name: browsers keep one for all ports of a host, which may have several nodes.
     """
 
@@ -41,10 +43,12 @@ class Parts:
     config: GuiConfig
     staff: StaffBook
     governance: Callable[[str], Caller]
+    notices: NoticeBook = field(init=False)
     cookie: str = field(init=False)
     _history: History | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
+        self.notices = NoticeBook(self.staff)
         self.cookie = f"__Host-fedward-{hashlib.sha256(_member_id(self.home).encode()).hexdigest()[:8]}"
 
     def history(self) -> History:

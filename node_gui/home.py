@@ -69,7 +69,7 @@ def _look() -> dict[str, Any]:
     return {
         "status": status,
         "sentence": sentence,
-        "tasks": [*tasks, *_machine(status), *_own_account()],
+        "tasks": [*tasks, *_machine(status), *_notices(), *_own_account()],
         "running": running,
         "states": STATES,
     }
@@ -144,6 +144,12 @@ def _machine(status: dict[str, Any] | None) -> Iterator[Task]:
         if one.ends_soon and one.name != "gui":
             text = _("A certificate of the node ends %(when)s.", when=ago(one.ends_at))
             yield Task("warning", text, health, _("Look at the health"))
+
+
+def _notices() -> Iterator[Task]:
+    path = _path("notices.page")
+    if path is not None and any(attempt.problem for attempt in parts().notices.attempts()):
+        yield Task("warning", _("A notice did not reach your colleagues."), path, _("Look at the notices"))
 
 
 def _own_account() -> Iterator[Task]:

@@ -21,6 +21,7 @@ from node_gui import (
     users,
 )
 from node_gui.access import Role, may
+from node_gui.notices import page as notices
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ ENTRIES = (
     Entry("members.page", _("Members")),
     Entry("audit.page", _("Audit log")),
     Entry("health.page", _("Health")),
+    Entry("notices.page", _("Notices")),
     Entry("users.page", _("Users")),
 )
 
@@ -63,6 +65,7 @@ def blueprints() -> tuple[Blueprint, ...]:
         members.blueprint,
         audit.blueprint,
         health.blueprint,
+        notices.blueprint,
         users.blueprint,
         account.blueprint,
     )

@@ -19,6 +19,7 @@ from node_gui.app import create_app
 from node_gui.certificate import TlsPair, fingerprint, ready_tls_files, server_context
 from node_gui.config import GuiConfig, read_config
 from node_gui.context import EXTENSION, Caller, Parts
+from node_gui.notices.sender import Sender
 from node_gui.staff import StaffBook
 
 READY_FILE = "run/gui.port"
@@ -143,6 +144,7 @@ class _Server(BaseApplication):  # type: ignore[misc] # the library has no types
             "control_socket_disable": True,
             "proc_name": "fedward-gui",
             "when_ready": self._announce,
+            "post_worker_init": self._start_sender,
         }
         for name, value in settings.items():
             self.cfg.set(name, value)
@@ -156,6 +158,12 @@ class _Server(BaseApplication):  # type: ignore[misc] # the library has no types
         context = server_context(self._pair)
         context.sslsocket_class = _PatientSocket
         return context
+
+    def _start_sender(self, worker: Any) -> None:
+        """Where requests are answered, so that it lives and dies with them: a thread would not outlive the fork."""
+        port = worker.sockets[0].getsockname()[1]
+        address = self._config.address_at(f"https://{_shown(self._config.host)}:{port}")
+        Sender(self._app, address).start()
 
     def _announce(self, arbiter: Any) -> None:
         port = arbiter.LISTENERS[0].getsockname()[1]

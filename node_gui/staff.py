@@ -207,9 +207,14 @@ class StaffBook:
         self._engine = _open(home / FILE_NAME)
 
     @contextmanager
-    def _write(self) -> Iterator[sa.Connection]:
+    def write(self) -> Iterator[sa.Connection]:
+        """A transaction that changes the file; it waits for others."""
         with self._engine.execution_options(**{_WRITES: True}).begin() as connection:
             yield connection
+
+    def read(self) -> sa.Connection:
+        """Look at the file, which the GUI's notices share."""
+        return self._engine.connect()
 
     def close(self) -> None:
         """Let go of the file."""
@@ -219,12 +224,12 @@ class StaffBook:
 
     def people(self) -> list[Person]:
         """Everybody, by name."""
-        with self._engine.connect() as connection:
+        with self.read() as connection:
             return [_person(row) for row in connection.execute(sa.select(_accounts).order_by(_accounts.c.name_key))]
 
     def person(self, account_id: int) -> Person:
         """The person of that account; raises StaffRefusedError when there is none."""
-        with self._engine.connect() as connection:
+        with self.read() as connection:
             return _person(_require(connection, account_id))
 
     def invite(self, by: str, name: str, role: Role) -> str:
@@ -233,9 +238,9 @@ class StaffBook:
         Raises:
             StaffRefusedError: The name is malformed or taken.
         """
-        with self._write() as connection:
+        with self.write() as connection:
             account_id = self._add(connection, name, role)
-            _note(connection, by, "account.invited", name, role=str(role))
+            note(connection, by, "account.invited", name, role=str(role))
             return self._link(connection, account_id)
 
     def invite_first(self, *, only_if_nobody: bool = False) -> str | None:
@@ -244,17 +249,17 @@ class StaffBook:
         Args:
             only_if_nobody: Return None when somebody has an account already.
         """
-        with self._write() as connection:
+        with self.write() as connection:
             if only_if_nobody and connection.scalar(sa.select(sa.func.count()).select_from(_accounts)):
                 return None
             # An earlier one that nobody used must not lie about.
             connection.execute(_links.delete().where(_links.c.account_id.is_(None)))
-            _note(connection, GUI_NAME, "account.invited", Role.ADMINISTRATOR.value)
+            note(connection, GUI_NAME, "account.invited", Role.ADMINISTRATOR.value)
             return self._link(connection, None)
 
     def renew_link(self, by: str, account_id: int) -> str:
         """A new one-time link for an account, for who lost password or second factor; ends its sessions."""
-        with self._write() as connection:
+        with self.write() as connection:
             account = _require(connection, account_id)
             self._require_other_administrator(connection, account)
             connection.execute(
@@ -263,23 +268,23 @@ class StaffBook:
                 .values(password_hash=None, totp_secret=None, recovery_hashes=[])
             )
             _end_sessions(connection, account_id)
-            _note(connection, by, "account.invited", account.name, instead_of="a lost password or second factor")
+            note(connection, by, "account.invited", account.name, instead_of="a lost password or second factor")
             return self._link(connection, account_id)
 
     def set_role(self, by: str, account_id: int, role: Role) -> None:
         """Give another role; ends the person's sessions."""
-        with self._write() as connection:
+        with self.write() as connection:
             account = _require(connection, account_id)
             if account.role == role:
                 return
             self._require_other_administrator(connection, account)
             connection.execute(_accounts.update().where(_accounts.c.id == account_id).values(role=role))
             _end_sessions(connection, account_id)
-            _note(connection, by, "account.roles-changed", account.name, before=str(account.role), after=str(role))
+            note(connection, by, "account.roles-changed", account.name, before=str(account.role), after=str(role))
 
     def set_locked(self, by: str, account_id: int, *, is_locked: bool) -> None:
         """Lock an account or open it again; locking ends the person's sessions."""
-        with self._write() as connection:
+        with self.write() as connection:
             account = _require(connection, account_id)
             if is_locked:
                 self._require_other_administrator(connection, account)
@@ -287,15 +292,15 @@ class StaffBook:
             else:
                 connection.execute(_failures.delete().where(_failures.c.name_key == account.name_key))
             connection.execute(_accounts.update().where(_accounts.c.id == account_id).values(is_locked=is_locked))
-            _note(connection, by, "account.disabled" if is_locked else "account.enabled", account.name)
+            note(connection, by, "account.disabled" if is_locked else "account.enabled", account.name)
 
     def remove(self, by: str, account_id: int) -> None:
         """Remove an account with its sessions; what the person did stays in the audit log."""
-        with self._write() as connection:
+        with self.write() as connection:
             account = _require(connection, account_id)
             self._require_other_administrator(connection, account)
             connection.execute(_accounts.delete().where(_accounts.c.id == account_id))
-            _note(connection, by, "account.removed", account.name)
+            note(connection, by, "account.removed", account.name)
 
     # One-time links
 
@@ -305,7 +310,7 @@ class StaffBook:
         Raises:
             LinkRefusedError: Used, expired or unknown.
         """
-        with self._engine.connect() as connection:
+        with self.read() as connection:
             link = self._require_link(connection, token)
             return None if link.account_id is None else _person(_require(connection, link.account_id))
 
@@ -316,13 +321,13 @@ class StaffBook:
             LinkRefusedError: Used, expired or unknown.
             StaffRefusedError: The password or the name will not do; the link still opens.
         """
-        with self._engine.connect() as connection:  # cheap faults first: hashing is dear
+        with self.read() as connection:  # cheap faults first: hashing is dear
             link = self._require_link(connection, token)
             who = name if link.account_id is None else _require(connection, link.account_id).name
         _require_name(who)
         require_password(password, who)
         password_hash = self._hasher.hash(password)
-        with self._write() as connection:
+        with self.write() as connection:
             link = self._require_link(connection, token)
             connection.execute(_links.delete().where(_links.c.token_hash == link.token_hash))
             account_id = link.account_id
@@ -333,7 +338,7 @@ class StaffBook:
             )
             account = _require(connection, account_id)
             connection.execute(_failures.delete().where(_failures.c.name_key == account.name_key))
-            _note(connection, account.name, "account.created", account.name, role=str(account.role))
+            note(connection, account.name, "account.created", account.name, role=str(account.role))
             return _person(account)
 
     # Signing in
@@ -351,14 +356,14 @@ class StaffBook:
         """
         now = self._clock()
         key = _key(name)[:64]
-        with self._write() as connection:
+        with self.write() as connection:
             self._count_attempt(connection, address, now)
             failure = connection.execute(sa.select(_failures).where(_failures.c.name_key == key)).first()
             account = connection.execute(sa.select(_accounts).where(_accounts.c.name_key == key)).first()
         known_hash = account.password_hash if account is not None else None
         is_right = self._fits(known_hash or self._nobodys_hash, password) and known_hash is not None
         must_wait = failure is not None and failure.retry_at > now
-        with self._write() as connection:
+        with self.write() as connection:
             if account is not None and is_right and not must_wait:
                 fresh = connection.execute(sa.select(_accounts).where(_accounts.c.id == account.id)).first()
                 # The account may have been changed while the password was tried.
@@ -376,7 +381,7 @@ class StaffBook:
             is_touch: Whether a person did something; what a page does by itself keeps no session alive.
         """
         now = self._clock()
-        with self._engine.connect() as connection:
+        with self.read() as connection:
             row = connection.execute(_session_query().where(_sessions.c.token_hash == _hash(token))).first()
         if row is None or row.is_locked or not self._is_live(row, now):
             return None
@@ -387,34 +392,34 @@ class StaffBook:
     def sessions(self, account_id: int) -> list[Session]:
         """A person's open sessions, the latest first."""
         now = self._clock()
-        with self._engine.connect() as connection:
+        with self.read() as connection:
             found = connection.execute(_session_query().where(_sessions.c.account_id == account_id)).all()
         return sorted((_session(row) for row in found if self._is_live(row, now)), key=lambda s: -s.seen_at)
 
     def sign_out(self, session: Session) -> None:
         """End this session."""
-        with self._write() as connection:
+        with self.write() as connection:
             connection.execute(_sessions.delete().where(_sessions.c.token_hash == session.id))
-            _note(connection, session.person.name, "account.signed-out", session.person.name)
+            note(connection, session.person.name, "account.signed-out", session.person.name)
 
     def end_other_sessions(self, session: Session) -> None:
         """End all of the person's sessions but this one."""
-        with self._write() as connection:
+        with self.write() as connection:
             mine = _sessions.c.account_id == session.person.id
             connection.execute(_sessions.delete().where(mine, _sessions.c.token_hash != session.id))
-            _note(connection, session.person.name, "account.signed-out", session.person.name, sessions="all others")
+            note(connection, session.person.name, "account.signed-out", session.person.name, sessions="all others")
 
     def say(self, session: Session, kind: str, text: str) -> None:
         """Keep a sentence for the next page that this session opens."""
         here = _sessions.c.token_hash == session.id
-        with self._write() as connection:
+        with self.write() as connection:
             said = connection.scalar(sa.select(_sessions.c.messages).where(here)) or []
             connection.execute(_sessions.update().where(here).values(messages=[*said, [kind, text]]))
 
     def said(self, session: Session) -> list[tuple[str, str]]:
         """What was kept for this page; once."""
         here = _sessions.c.token_hash == session.id
-        with self._engine.connect() as connection:
+        with self.read() as connection:
             said = connection.scalar(sa.select(_sessions.c.messages).where(here)) or []
         if said:
             self._try_to_write(_sessions.update().where(here).values(messages=[]))
@@ -431,17 +436,17 @@ class StaffBook:
         account = self._confirmed(session, password)
         require_password(new, account.name)
         password_hash = self._hasher.hash(new)
-        with self._write() as connection:
+        with self.write() as connection:
             connection.execute(
                 _accounts.update().where(_accounts.c.id == account.id).values(password_hash=password_hash)
             )
             _end_sessions(connection, account.id)
-            _note(connection, account.name, "account.password-changed", account.name)
+            note(connection, account.name, "account.password-changed", account.name)
 
     def new_totp_secret(self, session: Session) -> str:
         """The TOTP key (base32, 160 bits) that this session shall set; the same until it is set."""
         here = _sessions.c.token_hash == session.id
-        with self._write() as connection:
+        with self.write() as connection:
             secret = connection.scalar(sa.select(_sessions.c.new_totp_secret).where(here)) or pyotp.random_base32()
             connection.execute(_sessions.update().where(here).values(new_totp_secret=secret))
         return str(secret)
@@ -460,7 +465,7 @@ class StaffBook:
                 _("The code does not fit."), remedy=_("Enter the six digits that the app shows now.")
             )
         codes = [f"{secrets.token_hex(3)}-{secrets.token_hex(3)}" for _ in range(RECOVERY_CODES)]
-        with self._write() as connection:
+        with self.write() as connection:
             connection.execute(
                 _accounts.update()
                 .where(_accounts.c.id == account.id)
@@ -468,28 +473,28 @@ class StaffBook:
             )
             here = _sessions.c.token_hash == session.id
             connection.execute(_sessions.update().where(here).values(new_totp_secret=None))
-            _note(connection, account.name, "account.second-factor-set", account.name)
+            note(connection, account.name, "account.second-factor-set", account.name)
         return codes
 
     def remove_second_factor(self, session: Session, password: str) -> None:
         """Sign in with the password alone again."""
         account = self._confirmed(session, password)
-        with self._write() as connection:
+        with self.write() as connection:
             connection.execute(
                 _accounts.update().where(_accounts.c.id == account.id).values(totp_secret=None, recovery_hashes=[])
             )
-            _note(connection, account.name, "account.second-factor-removed", account.name)
+            note(connection, account.name, "account.second-factor-removed", account.name)
 
     # What the audit log has still to be told
 
     def unreported(self) -> list[dict[str, Any]]:
         """What happened to accounts and was not reported yet, the oldest first."""
-        with self._engine.connect() as connection:
+        with self.read() as connection:
             return [row._asdict() for row in connection.execute(sa.select(_events).order_by(_events.c.id).limit(500))]
 
     def reported(self, event_id: int) -> None:
         """The audit log has it."""
-        with self._write() as connection:
+        with self.write() as connection:
             connection.execute(_events.delete().where(_events.c.id == event_id))
 
     # Inside
@@ -497,7 +502,7 @@ class StaffBook:
     def _try_to_write(self, change: sa.Update) -> None:
         """Write what no page shall fail for: on a full disk people must still see and stop what runs."""
         try:
-            with self._write() as connection:
+            with self.write() as connection:
                 connection.execute(change)
         except sa.exc.DBAPIError as error:
             _log.warning("the list of accounts cannot be written", reason=str(error.orig))
@@ -553,14 +558,14 @@ class StaffBook:
 
     def _confirmed(self, session: Session, password: str) -> Any:
         """The session's account, once the person has given the present password again; a guess counts as one."""
-        with self._write() as connection:
+        with self.write() as connection:
             account = _require(connection, session.person.id)
             failure = connection.execute(sa.select(_failures).where(_failures.c.name_key == account.name_key)).first()
         now = self._clock()
         must_wait = failure is not None and failure.retry_at > now
         if must_wait or not self._fits(account.password_hash or self._nobodys_hash, password):
             if not must_wait:
-                with self._write() as connection:
+                with self.write() as connection:
                     self._count_failure(connection, account.name_key, account, now)
             raise StaffRefusedError(
                 _("Your present password is not right, or there were too many attempts."),
@@ -582,7 +587,7 @@ class StaffBook:
         if len(left) == len(account.recovery_hashes):
             return False
         connection.execute(here.values(recovery_hashes=left))
-        _note(connection, account.name, "account.recovery-code-used", account.name, left=str(len(left)))
+        note(connection, account.name, "account.recovery-code-used", account.name, left=str(len(left)))
         return True
 
     def _step_of(self, secret: str, code: str) -> int | None:
@@ -611,7 +616,7 @@ class StaffBook:
                 browser=browser[:200],
             )
         )
-        _note(connection, account.name, "account.signed-in", account.name)
+        note(connection, account.name, "account.signed-in", account.name)
         return token
 
     def _is_live(self, row: Any, now: float) -> bool:
@@ -633,9 +638,9 @@ class StaffBook:
         connection.execute(_failures.insert().values(name_key=key, tries=count, retry_at=now + wait_s, last_at=now))
         # A name that nobody has may be a password typed into the wrong field: it is not written down.
         subject = account.name if account is not None else "unknown name"
-        _note(connection, GUI_NAME, "account.refused", subject)
+        note(connection, GUI_NAME, "account.refused", subject)
         if wait_s:
-            _note(connection, GUI_NAME, "account.locked", subject, attempts=str(count), wait_s=f"{wait_s:.0f}")
+            note(connection, GUI_NAME, "account.locked", subject, attempts=str(count), wait_s=f"{wait_s:.0f}")
 
 
 def require_password(password: str, name: str) -> None:
@@ -696,7 +701,8 @@ def _begin(connection: sa.Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get(_WRITES) else "BEGIN")
 
 
-def _note(connection: sa.Connection, actor: str, event: str, subject: str, **details: str) -> None:
+def note(connection: sa.Connection, actor: str, event: str, subject: str, **details: str) -> None:
+    """Keep a line for the node's audit log, in the transaction that it tells of; nothing secret."""
     connection.execute(_events.insert().values(actor=actor, event=event, subject=subject, details=details))
 
 

@@ -48,7 +48,7 @@ _Description = Annotated[str, Field(max_length=2000)]
 _Tags = Annotated[tuple[Tag, ...], Field(min_length=1, max_length=16)]
 _Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 _Account = Annotated[str, Field(max_length=64)]
-# What the GUI may say of its own accounts.
+# What the GUI may say of its own: accounts, and whom it tells what happens.
 AccountEvent = Literal[
     "account.signed-in",
     "account.signed-out",
@@ -65,6 +65,7 @@ AccountEvent = Literal[
     "account.second-factor-set",
     "account.second-factor-removed",
     "account.recovery-code-used",
+    "notices.changed",
 ]
 
 
@@ -360,11 +361,11 @@ class Governance:
     def account_record(
         self, staff: Staff, event: AccountEvent, account: _Account, *, details: dict[_Account, _Note] | None = None
     ) -> dict[str, Any]:
-        """Write down what happened to an account of the GUI, which keeps them: the log is the node's.
+        """Write down what happened to an account or to the notices of the GUI, which keeps them: the log is the node's.
 
         Args:
             staff: Who did it; for a sign-in that was refused, the name that was tried or the GUI itself.
-            account: Whose account it is.
+            account: Whose account it is; ``notices`` for these.
         """
         if staff.via != "gui":
             raise FedWardError("Only the GUI keeps accounts.", code=Code.STAFF_REFUSED)

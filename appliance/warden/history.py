@@ -231,6 +231,27 @@ class History:
         with self._read() as connection:
             return _page(connection, query.order_by(plans.c.requested_at.desc(), plans.c.sha256), offset, size)
 
+    def approvals_ending(self, since: float, until: float, *, size: int) -> list[dict[str, Any]]:
+        """Approved plans (``sha256``, ``name``, ``until``) whose approval ends, or ended, between two moments."""
+        query = (
+            sa.select(plans.c.sha256, plans.c.name, plans.c.until)
+            .where(plans.c.state == PlanState.APPROVED, plans.c.until.between(since, until))
+            .order_by(plans.c.until.desc())
+        )
+        with self._read() as connection:
+            return rows(connection, query.limit(size))
+
+    def permissions_ending(self, since: float, until: float, *, size: int) -> list[dict[str, Any]]:
+        """Permissions (``dataset_id``, ``name`` of the dataset, ``researcher``, ``until``) that end between them."""
+        query = (
+            sa.select(permissions.c.dataset_id, datasets.c.name, permissions.c.researcher, permissions.c.until)
+            .join(datasets, datasets.c.id == permissions.c.dataset_id)
+            .where(permissions.c.until.between(since, until))
+            .order_by(permissions.c.until.desc())
+        )
+        with self._read() as connection:
+            return rows(connection, query.limit(size))
+
     def plan_decisions(self, name: str) -> list[dict[str, Any]]:
         """What staff decided on all texts of that name, the latest first."""
         query = (
@@ -413,6 +434,22 @@ class History:
         query = sa.select(*columns).where(rounds.c.step.not_in(sorted(FINAL_STEPS))).order_by(rounds.c.accepted_at)
         with self._read() as connection:
             return rows(connection, query)
+
+    def failed_rounds(self, since: float, *, size: int) -> list[dict[str, Any]]:
+        """Rounds that failed since a moment, the latest first.
+
+        Returns:
+            ``jti``, ``experiment_id``, ``round``, ``researcher``, ``ended_at``, and ``plan``: its name, or None.
+        """
+        columns = (rounds.c.jti, rounds.c.experiment_id, rounds.c.round, rounds.c.researcher, rounds.c.ended_at)
+        query = (
+            sa.select(*columns, plans.c.name.label("plan"))
+            .outerjoin(plans, plans.c.sha256 == rounds.c.plan_sha256)
+            .where(rounds.c.step == RoundStep.FAILED, rounds.c.ended_at >= since)
+            .order_by(rounds.c.ended_at.desc())
+        )
+        with self._read() as connection:
+            return rows(connection, query.limit(size))
 
     def record(self, experiment_id: str, round_number: int) -> str:
         """What the plan printed in a round, and its traceback; for staff only."""

@@ -96,6 +96,7 @@ def test_no_page_has_script_or_style_of_its_own(gui: Gui) -> None:
         "/audit/",
         "/health/",
         "/users/",
+        "/notices/",
         "/account/",
     ]
     pages += ["/account/second-factor", "/plans/", "/datasets/", "/experiments/", "/nowhere"]

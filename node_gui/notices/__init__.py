@@ -1,0 +1,1 @@
+"""Notices: what staff are told by e-mail and webhook, so that nobody need look at the GUI every day."""

@@ -29,11 +29,11 @@ def start(home: Home) -> None:
 @explained
 def invite(home: Home) -> None:
     """Print a one-time link that makes an administrator's account; the one before it opens no more."""
-    from node_gui.serve import first_link  # noqa: PLC0415
+    from node_gui.serve import invite_first  # noqa: PLC0415
 
-    link = first_link(home.resolve())
+    invitation = invite_first(home.resolve())
     console.print("Open this link in a browser; it makes an administrator's account, once:", soft_wrap=True)
-    console.print(visible(link.address), soft_wrap=True)
-    if link.fingerprint is not None:
+    console.print(visible(invitation.link), soft_wrap=True)
+    if invitation.fingerprint is not None:
         console.print("Your browser will ask about the certificate: accept it only with this SHA-256 fingerprint:")
-        console.print(visible(link.fingerprint), soft_wrap=True)
+        console.print(visible(invitation.fingerprint), soft_wrap=True)

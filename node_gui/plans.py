@@ -11,9 +11,10 @@ from flask_babel import lazy_gettext as _
 from werkzeug.wrappers import Response
 
 from appliance.protocol.errors import Code, FedWardError
+from appliance.protocol.local.person import same_person
 from appliance.protocol.messages import PlanState
 from appliance.warden.findings import Kind, find
-from appliance.warden.history import PAGE, plan_standing, same_person
+from appliance.warden.history import PAGE, plan_standing
 from node_gui.access import may
 from node_gui.context import governance, history, node_status, person, say
 from node_gui.forms import asked, end_of_day, invalid, number, offset, revision, text, turn
@@ -148,6 +149,7 @@ def _plan_page(sha256: str, error: FedWardError | None = None) -> str:
         by_line=by_line,
         hints=HINTS,
         first=first,
+        first_let_in_by=history().let_in_by(first["reviewer"]) if first else {},
         is_first=first is not None and same_person(first["reviewer"], person().name),
         may_decide=may(person().role, "plans.approve"),
         asked_ranges=[_shown_range(number_, r) for number_, r in enumerate(found["asked_ranges"])],

@@ -243,7 +243,7 @@ class Demo:
         )
 
     def _egress(self, hospital: str) -> Egress:
-        self._staff(hospital, "auditor").call("node.status")  # writes down what was only counted until now
+        self._staff(hospital, "auditor").call("egress.flush")
         history = History(self.consortium.home(hospital))
         uploads = [entry["size_bytes"] for entry in history.egress() if entry["kind"] == "upload"]
         traffic = history.traffic()

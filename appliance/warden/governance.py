@@ -31,11 +31,12 @@ from appliance.warden.datasets import DatasetSpec, source_of
 from appliance.warden.history import EgressFilter, find_plan
 from appliance.warden.queue import RoundQueue
 from appliance.warden.services import Services
-from appliance.warden.store import datasets, rounds
+from appliance.warden.store import datasets, put_setting, rounds, setting
 
 SOCKET_NAME = "run/governance.sock"
 KEPT_WARM_S = 86_400.0  # longer than any runner keeps a child that waits
 PROBLEMS_SHOWN = 10
+_TOLD_UP_TO = "accounts_told_up_to"  # when what the GUI told last of its accounts had happened
 AUDIT_EXPORT_TYPE = "fedward-audit-export+jws"
 _log = structlog.get_logger(__name__)
 
@@ -293,6 +294,11 @@ class Governance:
         """End an experiment's work here, with all its processes."""
         return self._stop(staff, experiment)
 
+    def egress_flush(self, _staff: Staff) -> dict[str, Any]:
+        """Write what was only counted until now into the records, which the next heartbeat would do."""
+        self._services.egress.flush(self._services.store)
+        return {}
+
     def egress_export(
         self,
         staff: Staff,
@@ -317,18 +323,31 @@ class Governance:
         return statement
 
     def account_record(
-        self, staff: Staff, event: AccountEvent, account: _Account, *, details: dict[_Account, _Note] | None = None
+        self,
+        staff: Staff,
+        event: AccountEvent,
+        account: _Account,
+        *,
+        details: dict[_Account, _Note] | None = None,
+        happened_at: Finite | None = None,
     ) -> dict[str, Any]:
         """Write down what happened to an account of the GUI, which keeps them: the log is the node's.
 
         Args:
             staff: Who did it; for a sign-in that was refused, the name that was tried or the GUI itself.
             account: Whose account it is.
+            happened_at: Seconds since the epoch; the GUI tells what happened while the warden was down afterwards. In
+                the log it lies between what was told before and now, and the line is dated when it was told.
         """
         if staff.via != "gui":
             raise FedWardError("Only the GUI keeps accounts.", code=Code.STAFF_REFUSED)
-        with self._services.store.write() as connection:
-            self._services.audit.write(connection, f"staff:{staff.name}", event, account, **(details or {}))
+        services, now = self._services, time.time()
+        with services.store.write() as connection:
+            before = float(setting(connection, _TOLD_UP_TO) or 0)
+            happened_at = min(max(now if happened_at is None else happened_at, before), now)
+            put_setting(connection, _TOLD_UP_TO, repr(happened_at))
+            said = {**(details or {}), "happened_at": round(happened_at, 3)}
+            services.audit.write(connection, f"staff:{staff.name}", event, account, **said)
         return {}
 
     def audit_sign(self, staff: Staff, sha256: _Sha256, lines: Annotated[int, Field(ge=0)]) -> dict[str, Any]:
@@ -351,9 +370,8 @@ class Governance:
         return {"signature": services.signer.sign_statement(AUDIT_EXPORT_TYPE, statement)}
 
     def node_status(self, _staff: Staff) -> dict[str, Any]:
-        """What the node does at this moment; what was only counted until now stands in the records afterwards."""
+        """What the node does at this moment. Every page asks, so it writes nothing and waits for no round's writing."""
         services = self._services
-        services.egress.flush(services.store)
         return {
             "member": services.signer.member_id,
             "register_version": services.register.version,

@@ -10,7 +10,6 @@ import difflib
 import json
 import re
 import time
-import unicodedata
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -42,6 +41,7 @@ from appliance.warden.store import (
 PAGE = 50
 SCANNED_AT_MOST = 20_000  # audit lines that one search looks at before it says how far it came
 UPDATES = ("upload", "enclosed")  # what an update's line in the egress record is called
+_LETTING_IN = ("account.invited", "account.roles-changed")
 _ALTERED_IN_A_ROW = 20  # lines that are looked at to find one that says when it was written
 _WHOLE_HASH = re.compile(r"[0-9a-f]{64}")
 _WAITS_S = 86_400.0  # how long an unfinished experiment without a round here counts as being between two
@@ -248,6 +248,11 @@ class History:
         with self._read() as connection:
             found = rows(connection, query.limit(1))
         return found[0] if found else None
+
+    def let_in_by(self, account: str) -> dict[str, float]:
+        """Who made a GUI's account, or gave it its role or a new link, and when last."""
+        with self._read() as connection:
+            return let_in_by(connection, account)
 
     def plans(self) -> list[dict[str, Any]]:
         """All plans, the newest request first."""
@@ -582,15 +587,18 @@ def plan_standing(plan: dict[str, Any]) -> PlanState:
     return PlanState.EXPIRED if has_ended else state
 
 
-def same_person(name: str, other: str) -> bool:
-    """Whether two names are one person's, however they are written: in width, case and blanks."""
-    return _person_key(name) == _person_key(other)
-
-
-def _person_key(name: str) -> str:
-    # Folding may undo the normal form, so that comes before and after it (Unicode's NFKC_Casefold, in short).
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
-    return " ".join(folded.split())
+def let_in_by(connection: sa.Connection, account: str) -> dict[str, float]:
+    """Who made a GUI's account, or gave it its role or a new link, and when last: as the audit log tells."""
+    columns = (audit.c.n, sa.cast(audit.c.text, sa.LargeBinary), audit.c.hash)
+    about = sa.select(*columns).where(audit.c.subject == account)
+    found = {}
+    for event in _LETTING_IN:
+        named = f'"event":"{event}"'
+        for n, raw, hash_ in connection.execute(about.where(audit.c.text.contains(named)).order_by(audit.c.n)):
+            line = _audit_line(n, (raw or b"").decode("utf-8", "surrogateescape"), hash_)
+            if not line["is_altered"] and line["event"] == event:
+                found[line["actor"].removeprefix("staff:")] = line["at"]
+    return found
 
 
 def find_plan(connection: sa.Connection, prefix: str) -> dict[str, Any]:

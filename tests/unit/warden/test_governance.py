@@ -7,6 +7,7 @@ import json
 import os
 import stat
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,7 @@ METHODS = {
     "policy.show": {},
     "experiment.stop": {"experiment": "e-1"},
     "egress.export": {},
+    "egress.flush": {},
     "account.record": {"event": "account.signed-in", "account": "Dr. Weiss"},
     "audit.sign": {"sha256": "0" * 64, "lines": 1},
     "node.status": {},
@@ -440,11 +442,19 @@ def test_the_hospital_brings_a_plan_of_its_own(served: Node, call: Any) -> None:
     assert served.table(plans)[0]["state"] == "approved"
 
 
-def test_status_says_what_the_node_does(served: Node, call: Any) -> None:
-    """And puts down what was only counted until then."""
-    served.services.egress.count("to/alice/from/north/pong", "xyz")
-    status = call("node.status")
+def test_status_says_what_the_node_does_and_waits_for_nobody_s_writing(served: Node, call: Any) -> None:
+    """Every page of the GUI asks for it, and a round may be writing."""
+    with served.store.write():
+        status = call("node.status")
+
     assert (status["member"], status["running_rounds"], status["plan_approval"]) == ("north", 0, "required")
+
+
+def test_what_was_only_counted_is_written_down_when_asked(served: Node, call: Any) -> None:
+    """Whoever counts what left counts all of it."""
+    served.services.egress.count("to/alice/from/north/pong", "xyz")
+    call("egress.flush")
+
     assert not served.services.egress._messages
 
 
@@ -586,11 +596,25 @@ def test_what_happens_to_accounts_is_logged_for_the_gui_alone(served: Node, call
     gui = GovernanceClient(served.root / SOCKET_NAME, staff="Dr. Weiss", via="gui").call
     gui("account.record", event="account.locked", account="eve", details={"tries": "5"})
     line = served.audit()[-1]
-    assert (line["event"], line["subject"], line["details"]) == ("account.locked", "eve", {"tries": "5"})
+    assert (line["event"], line["subject"], line["details"]["tries"]) == ("account.locked", "eve", "5")
     for caller, event in ((gui, "plan.approved"), (gui, "account.anything"), (call, "account.signed-in")):
         with pytest.raises(FedWardError):
             caller("account.record", event=event, account="eve")
     assert len(served.audit()) == 1
+
+
+def test_an_account_s_event_is_dated_when_it_happened_between_what_was_told_and_now(served: Node) -> None:
+    """The GUI tells later what the warden did not hear; no other time can be made up."""
+    tell = GovernanceClient(served.root / SOCKET_NAME, staff="Dr. Weiss", via="gui").call
+    began = time.time()
+    for happened_at in (began - 3600, began - 7200, began + 7200, began - 60):
+        tell("account.record", event="account.signed-in", account="Dr. Weiss", happened_at=happened_at)
+    ended = time.time()
+
+    hour_ago, before_that, in_future, after_that = [line["details"]["happened_at"] for line in served.audit()]
+    assert hour_ago == before_that == pytest.approx(began - 3600)
+    assert began - 0.01 <= in_future <= ended + 0.01
+    assert after_that == in_future
 
 
 def test_the_node_signs_what_its_own_records_say(served: Node, call: Any) -> None:

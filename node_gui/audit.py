@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from flask import Blueprint, Response, render_template, request
-from flask_babel import gettext
 from flask_babel import lazy_gettext as _
 
 from appliance.protocol import chain
-from appliance.protocol.errors import Code, FedWardError
-from appliance.warden.history import History
-from node_gui.context import history, parts
+from appliance.protocol.errors import FedWardError
+from appliance.warden.history import AuditFilter, History
+from node_gui.context import governance, history, parts
 from node_gui.exports import csv_file, signed_file
 from node_gui.formats import iso
+from node_gui.forms import asked, day_of
 
 blueprint = Blueprint("audit", __name__, url_prefix="/audit")
 COLUMNS = ("line", "at (UTC)", "who", "what", "about", "details")
@@ -105,8 +105,11 @@ def export_csv() -> Response:
 
 @blueprint.get("/export.jsonl")
 def export_signed() -> Response:
-    """The lines of a period in the node's signature."""
-    return signed_file(f"audit-{parts().home.name}.jsonl", _lines(history(), _wanted()))
+    """The lines of a period in the node's signature: the warden says which they are, and how many."""
+    book, wanted = history(), _wanted()
+    signed = governance().call("audit.export", **wanted)
+    lines = book.audit_texts(AuditFilter(**wanted, up_to=signed["up_to"]))
+    return signed_file(f"audit-{parts().home.name}.jsonl", lines, signed["signature"])
 
 
 def _lines(book: History, wanted: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -121,10 +124,10 @@ def _lines(book: History, wanted: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _wanted() -> dict[str, Any]:
-    since, until = _day("since"), _day("until")
+    since, until = day_of(asked("since")), day_of(asked("until"))
     return {
-        "search": request.args.get("search", "").strip(),
-        "subject": request.args.get("subject") or None,
+        "search": asked("search"),
+        "subject": asked("subject") or None,
         "since": since.timestamp() if since else None,
         "until": (until + timedelta(days=1)).timestamp() if until else None,
     }
@@ -134,22 +137,6 @@ def _before() -> int | None:
     """The line before which the page begins, within what the store can count."""
     before = request.args.get("before", type=int)
     return None if before is None else min(max(before, 0), (1 << 63) - 1)
-
-
-def _day(name: str) -> datetime | None:
-    entered = request.args.get(name, "")
-    if not entered:
-        return None
-    try:
-        found = datetime.strptime(entered, "%Y-%m-%d").astimezone()
-        found.timestamp()
-    except (ValueError, OverflowError):
-        raise FedWardError(
-            gettext("“%(entered)s” is no day.", entered=entered[:40]),
-            code=Code.ARGUMENT_INVALID,
-            remedy=gettext("Enter a day as 2027-12-31."),
-        ) from None
-    return found
 
 
 def _who(actor: str) -> str:

@@ -8,11 +8,13 @@ A Unix socket in the node's folder that only the service's own user may open. Ea
 
 from __future__ import annotations
 
+import hashlib
 import os
 import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -28,7 +30,7 @@ from appliance.protocol.messages import ArgumentRange, Finite, Tag
 from appliance.protocol.register import Role
 from appliance.warden import datasets as dataset_states
 from appliance.warden.datasets import DatasetSpec, source_of
-from appliance.warden.history import EgressFilter, find_plan
+from appliance.warden.history import AuditFilter, EgressFilter, audit_texts, find_plan, last_audit_line
 from appliance.warden.queue import RoundQueue
 from appliance.warden.services import Services
 from appliance.warden.store import datasets, put_setting, rounds, setting
@@ -47,7 +49,7 @@ _Source = Annotated[str, Field(min_length=1, max_length=500_000)]
 _Path = Annotated[str, Field(max_length=4096)]
 _Description = Annotated[str, Field(max_length=2000)]
 _Tags = Annotated[tuple[Tag, ...], Field(min_length=1, max_length=16)]
-_Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+_Search = Annotated[str, Field(max_length=200)]
 _Account = Annotated[str, Field(max_length=64)]
 # What the GUI may say of its own accounts.
 AccountEvent = Literal[
@@ -316,6 +318,7 @@ class Governance:
         """
         wanted = EgressFilter(experiment_id, recipient, since, until, updates_only)
         services = self._services
+        services.egress.flush(services.store)  # what was only counted until now left, too
         with services.store.read() as connection:  # a long record keeps no round from its transactions
             statement = services.egress.statement(connection, services.signer, wanted)
         with services.store.write() as connection:
@@ -350,24 +353,47 @@ class Governance:
             services.audit.write(connection, f"staff:{staff.name}", event, account, **said)
         return {}
 
-    def audit_sign(self, staff: Staff, sha256: _Sha256, lines: Annotated[int, Field(ge=0)]) -> dict[str, Any]:
-        """Sign an export of the audit log, so that whoever gets the file can check whose it is, unchanged.
+    def audit_export(
+        self,
+        staff: Staff,
+        *,
+        search: _Search = "",
+        subject: _Name | None = None,
+        since: Finite | None = None,
+        until: Finite | None = None,
+    ) -> dict[str, Any]:
+        """A statement on lines of the audit log, in the node's signature; the lines are read from the records.
 
-        That it holds what the log holds is its exporter's word, who stands in it; every line can be compared.
-
-        Args:
-            sha256: Of every byte of the file before the signature's own line.
-            lines: How many lines these are.
+        It says which lines were meant: no part of a log can be shown as the whole.
 
         Returns:
-            ``signature``: a JWS (``fedward-audit-export+jws``) with the node's identity key.
+            ``signature``: a JWS (``fedward-audit-export+jws``) over the hash of the lines' texts; ``up_to``: the number
+            of the log's last line.
         """
-        services = self._services
-        details = {"sha256": sha256, "lines": lines}
-        statement = {"at": int(time.time()), "member": services.signer.member_id, "staff": staff.name, **details}
+        services, digest, lines = self._services, hashlib.sha256(), 0
+        with services.store.read() as connection:  # a long log keeps no round from its transactions
+            wanted = AuditFilter(search, subject, since, until, last_audit_line(connection))
+            for text in audit_texts(connection, wanted):
+                digest.update(f"{text}\n".encode())
+                lines += 1
+        claims = {
+            "node": services.signer.member_id,
+            "at": int(time.time()),
+            "staff": staff.name,
+            "wanted": asdict(wanted),
+            "lines": lines,
+            "lines_sha256": digest.hexdigest(),
+        }
         with services.store.write() as connection:
-            services.audit.write(connection, f"staff:{staff.name}", "audit.exported", sha256[:12], **details)
-        return {"signature": services.signer.sign_statement(AUDIT_EXPORT_TYPE, statement)}
+            services.audit.write(
+                connection,
+                f"staff:{staff.name}",
+                "audit.exported",
+                subject or "",
+                lines=lines,
+                sha256=digest.hexdigest(),
+            )
+        return {"signature": services.signer.sign_statement(AUDIT_EXPORT_TYPE, claims), "up_to": wanted.up_to}
 
     def node_status(self, _staff: Staff) -> dict[str, Any]:
         """What the node does at this moment. Every page asks, so it writes nothing and waits for no round's writing."""

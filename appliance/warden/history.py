@@ -121,6 +121,26 @@ class EgressFilter:
         return found
 
 
+@dataclass(frozen=True)
+class AuditFilter:
+    """Which lines of the audit log are meant; what is empty or None does not matter.
+
+    A period is found by the lines' order: what was written while the machine's clock was set back may lie outside it.
+
+    Attributes:
+        search: A text that stands in the line, upper case or lower.
+        subject: What the lines are about: the id of an experiment or a dataset, a plan's hash, an account.
+        since: Seconds since the epoch, as for ``until``, which is not within.
+        up_to: The number of the last line; what was written later is not meant.
+    """
+
+    search: str = ""
+    subject: str | None = None
+    since: float | None = None
+    until: float | None = None
+    up_to: int | None = None
+
+
 class History:
     """The node's records.
 
@@ -421,6 +441,11 @@ class History:
         with self._read() as connection:
             yield from audit_lines(connection)
 
+    def audit_texts(self, wanted: AuditFilter) -> Iterator[str]:
+        """All lines that are meant, as an export holds them, the oldest first."""
+        with self._read() as connection:
+            yield from audit_texts(connection, wanted)
+
     def audit_page(
         self,
         *,
@@ -433,25 +458,18 @@ class History:
     ) -> AuditPage:
         """Lines of the audit log, the newest first.
 
-        Looks at no more than ``SCANNED_AT_MOST`` lines at once and says how far it came. A period is found by the
-        lines' order: what was written while the machine's clock was set back may lie outside it.
+        Looks at no more than ``SCANNED_AT_MOST`` lines at once and says how far it came.
 
         Args:
-            search: A text that stands in the line, upper case or lower.
-            subject: What the lines are about: the id of an experiment or a dataset, a plan's hash, an account.
-            since: Seconds since the epoch, as for ``until``, which is not within.
+            search: As in ``AuditFilter``, like the others.
             before: The number of the line to begin before.
         """
         needle = search.casefold()
+        up_to = None if before is None else before - 1
         with self._read() as connection:
-            last = connection.scalar(sa.select(sa.func.max(audit.c.n))) or 0
-            low = 1 if since is None else _first_line_at(connection, since, last)
-            high = last if until is None else _first_line_at(connection, until, last) - 1
-            high = high if before is None else min(high, before - 1)
-            columns = (audit.c.n, sa.cast(audit.c.text, sa.LargeBinary), audit.c.hash)
-            query = sa.select(*columns).where(audit.c.n.between(low, high)).order_by(audit.c.n.desc())
-            if subject is not None:
-                query = query.where(audit.c.subject == subject)
+            query = _audit_query(connection, AuditFilter(search, subject, since, until, up_to)).order_by(
+                audit.c.n.desc()
+            )
             lines: list[dict[str, Any]] = []
             searched_to, is_cut = 0, False
             found = connection.execution_options(yield_per=1000).execute(query.limit(SCANNED_AT_MOST + 1))
@@ -464,6 +482,36 @@ class History:
                 if needle in text.casefold():
                     lines.append(_audit_line(n, text, hash_))
         return AuditPage(lines, searched_to, searched_to if is_cut else None)
+
+
+def last_audit_line(connection: sa.Connection) -> int:
+    """The number of the audit log's last line."""
+    return connection.scalar(sa.select(sa.func.max(audit.c.n))) or 0
+
+
+def audit_texts(connection: sa.Connection, wanted: AuditFilter) -> Iterator[str]:
+    """The lines of the audit log as an export holds them and as its hash is taken, the oldest first.
+
+    Each is the line's own text, by whose hash the next line holds it; one that was altered is JSON that says so.
+    """
+    needle = wanted.search.casefold()
+    query = _audit_query(connection, wanted).order_by(audit.c.n)
+    for n, raw, hash_ in connection.execution_options(yield_per=1000).execute(query):
+        text = (raw or b"").decode("utf-8", "surrogateescape")
+        if needle in text.casefold():
+            line = _audit_line(n, text, hash_)
+            yield json.dumps(line) if line["is_altered"] else text
+
+
+def _audit_query(connection: sa.Connection, wanted: AuditFilter) -> sa.Select[Any]:
+    """Number, bytes and hash of the lines that are meant, but for the words to look for."""
+    last = last_audit_line(connection)
+    low = 1 if wanted.since is None else _first_line_at(connection, wanted.since, last)
+    high = last if wanted.until is None else _first_line_at(connection, wanted.until, last) - 1
+    high = high if wanted.up_to is None else min(high, wanted.up_to)
+    columns = (audit.c.n, sa.cast(audit.c.text, sa.LargeBinary), audit.c.hash)
+    query = sa.select(*columns).where(audit.c.n.between(low, high))
+    return query if wanted.subject is None else query.where(audit.c.subject == wanted.subject)
 
 
 def _lines_to_compare(source: str) -> list[str]:

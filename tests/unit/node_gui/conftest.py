@@ -71,7 +71,7 @@ def answers() -> dict[str, Any]:
         "policy.show": rules(),
         "policy.set": rules,
         "node.sandbox": {"level": {}, "required": "partial", "lacking": []},
-        "audit.sign": {"signature": "a.b.c"},
+        "audit.export": {"signature": "a.b.c", "up_to": 3},
     }
 
 

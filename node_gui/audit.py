@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -49,8 +50,8 @@ EVENTS = {
     "dataset.suspended": _("suspended the dataset"),
     "message.refused": _("was refused a message"),
     "message.refused-many": _("was refused many messages"),
-    "permission.ended": _("ended a permission on the dataset"),
-    "permission.granted": _("permitted a researcher on the dataset"),
+    "permission.ended": _("ended the permission of %(researcher)s on the dataset"),
+    "permission.granted": _("permitted %(researcher)s on the dataset"),
     "plan.first-approved": _("approved the plan as the first of two"),
     "plan.refused": _("was refused the plan"),
     "round.accepted": _("was accepted with a round of the experiment"),
@@ -59,6 +60,7 @@ EVENTS = {
     "round.replied": _("answered a round of the experiment"),
     "round.stopped": _("stopped a round of the experiment"),
     "dataset.removed": _("removed the dataset"),
+    "egress.exported": _("exported what left, signed"),
     "experiment.stop": _("stopped the experiment"),
     "experiment.stopped": _("had ended all of the experiment"),
     "node.started": _("was started"),
@@ -69,6 +71,7 @@ EVENTS = {
     "plan.revoked": _("took the plan's approval back"),
     "policy.changed": _("changed the policy"),
     "register.changed": _("issued a new membership register"),
+    "stop.refused": _("was refused a stop of the experiment"),
 }
 
 
@@ -82,7 +85,7 @@ def page() -> str:
     except FedWardError as fault:
         found, error = None, fault
     kept = {name: request.args[name] for name in ("search", "subject", "since", "until") if request.args.get(name)}
-    return render_template("audit/page.html", found=found, kept=kept, error=error, events=EVENTS, who=_who)
+    return render_template("audit/page.html", found=found, kept=kept, error=error, sentence=sentence, who=_who)
 
 
 @blueprint.post("/verify")
@@ -110,6 +113,14 @@ def export_signed() -> Response:
     signed = governance().call("audit.export", **wanted)
     lines = book.audit_texts(AuditFilter(**wanted, up_to=signed["up_to"]))
     return signed_file(f"audit-{parts().home.name}.jsonl", lines, signed["signature"])
+
+
+def sentence(line: dict[str, Any]) -> str:
+    """What the actor of a line did, in the reader's words."""
+    said = EVENTS.get(line["event"])
+    if said is None:
+        return str(line["event"].replace(".", ": ").replace("-", " "))
+    return str(said) % defaultdict(str, line["details"])
 
 
 def _lines(book: History, wanted: dict[str, Any]) -> Iterator[dict[str, Any]]:

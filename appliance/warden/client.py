@@ -10,7 +10,9 @@ from appliance.protocol.local.frames import connect
 
 CALL_TIMEOUT_S = 600.0  # reading a large dataset takes its time
 QUICK_TIMEOUT_S = 10.0
-_QUICK = frozenset({"account.record", "node.status", "policy.show"})  # what pages wait for: a warden that hangs is down
+_QUICK = frozenset(
+    {"account.record", "node.status", "policy.own", "policy.show"}
+)  # what pages wait for: a warden that hangs is down
 
 
 class GovernanceClient:

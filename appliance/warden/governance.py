@@ -28,6 +28,7 @@ from appliance.protocol.local.jobs import SANDBOX_LEVELS, DatasetSource, Inspect
 from appliance.protocol.local.runner_client import RunnerError
 from appliance.protocol.messages import ArgumentRange, Finite, Tag
 from appliance.protocol.register import Role
+from appliance.protocol.wording import did_you_mean
 from appliance.warden import datasets as dataset_states
 from appliance.warden.datasets import DatasetSpec, source_of
 from appliance.warden.history import AuditFilter, EgressFilter, audit_texts, find_plan, last_audit_line
@@ -276,13 +277,25 @@ class Governance:
 
     # Policy, experiments
 
-    def policy_set(self, staff: Staff, changes: dict[str, JsonValue]) -> list[dict[str, Any]]:
-        """Change the site's own rules; only towards the stricter where the consortium has spoken."""
+    def policy_set(
+        self, staff: Staff, changes: dict[str, JsonValue], *, shown: dict[str, JsonValue] | None = None
+    ) -> list[dict[str, Any]]:
+        """Change the site's own rules; only towards the stricter where the consortium has spoken.
+
+        Args:
+            shown: By rule, what whoever decides saw: the value in force, of ranges and overrides the site's own.
+        """
         audit, actor = self._services.audit, f"staff:{staff.name}"
         self._services.policy.change(
-            changes, lambda connection: audit.write(connection, actor, "policy.changed", "site", changes=changes)
+            changes,
+            lambda connection: audit.write(connection, actor, "policy.changed", "site", changes=changes),
+            shown,
         )
         return self.policy_show(staff)
+
+    def policy_own(self, _staff: Staff) -> dict[str, Any]:
+        """What this site itself has set, by rule; None, or nothing in it, where it has left a rule to others."""
+        return self._services.policy.own()
 
     def policy_show(self, _staff: Staff) -> list[dict[str, Any]]:
         """The rules in force, who set each, and what the consortium demands at least (None: nothing)."""
@@ -489,9 +502,13 @@ class Governance:
             return str(find_plan(connection, prefix)["sha256"])
 
     def _require_researcher(self, member_id: str) -> None:
-        member = self._services.register.require(member_id)
-        if member.role not in (Role.RESEARCHER, Role.FEDERATOR):
-            raise FedWardError(f"'{member_id}' is a {member.role}, not a researcher.", code=Code.ARGUMENT_INVALID)
+        known = [member.id for member in self._services.register.with_role(Role.RESEARCHER, Role.FEDERATOR)]
+        if member_id not in known:
+            raise FedWardError(
+                f"'{member_id}' is no active researcher of this consortium.{did_you_mean(member_id, known)}",
+                code=Code.ARGUMENT_INVALID,
+                remedy="Choose one of those under Members; the consortium's operator admits others.",
+            )
 
 
 class GovernanceServer:

@@ -375,6 +375,12 @@ class History:
         with self._read() as connection:
             return {row.experiment_id: row.name for row in connection.execute(query)}
 
+    def argument_names(self) -> list[str]:
+        """The names, dotted, of the training arguments that the latest rounds here came with."""
+        query = sa.select(rounds.c.training_args).order_by(rounds.c.accepted_at.desc()).limit(PAGE)
+        with self._read() as connection:
+            return sorted({name for arguments in connection.scalars(query) for name in _dotted(arguments)})
+
     def open_rounds(self) -> list[dict[str, Any]]:
         """The rounds that wait or run, in the order in which the node takes them up."""
         columns = (rounds.c.jti, rounds.c.experiment_id, rounds.c.round, rounds.c.accepted_at, rounds.c.researcher)
@@ -512,6 +518,14 @@ def _audit_query(connection: sa.Connection, wanted: AuditFilter) -> sa.Select[An
     columns = (audit.c.n, sa.cast(audit.c.text, sa.LargeBinary), audit.c.hash)
     query = sa.select(*columns).where(audit.c.n.between(low, high))
     return query if wanted.subject is None else query.where(audit.c.subject == wanted.subject)
+
+
+def _dotted(arguments: dict[str, Any], before: str = "") -> Iterator[str]:
+    for name, value in arguments.items():
+        if isinstance(value, dict):
+            yield from _dotted(value, f"{before}{name}.")
+        else:
+            yield f"{before}{name}"
 
 
 def _lines_to_compare(source: str) -> list[str]:

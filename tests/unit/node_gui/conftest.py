@@ -70,6 +70,7 @@ def answers() -> dict[str, Any]:
         "account.record": {},
         "policy.show": rules(),
         "policy.set": rules,
+        "policy.own": {"ranges": [], "overrides": {}},
         "node.sandbox": {"level": {}, "required": "partial", "lacking": []},
         "audit.export": {"signature": "a.b.c", "up_to": 3},
     }

@@ -115,7 +115,8 @@ def test_a_rule_is_changed_after_a_second_look(gui: Gui) -> None:
     done = browser.post("/policy/minimum_samples", value="50", shown="20", confirmed="yes")
 
     assert done.status_code == 302
-    assert gui.warden.asked("policy.set") == [("administrator anna", {"changes": {"minimum_samples": 50}})]
+    changed = {"changes": {"minimum_samples": 50}, "shown": {"minimum_samples": 20}}
+    assert gui.warden.asked("policy.set") == [("administrator anna", changed)]
 
 
 def test_a_rule_that_changed_since_it_was_shown_stays(gui: Gui) -> None:

@@ -25,11 +25,13 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, v
 from appliance.protocol.errors import Code, FedWardError
 from appliance.protocol.local.frames import Channel, listen
 from appliance.protocol.local.jobs import SANDBOX_LEVELS, DatasetSource, InspectJob
+from appliance.protocol.local.process import process_use
 from appliance.protocol.local.runner_client import RunnerError
 from appliance.protocol.messages import ArgumentRange, Finite, Tag
 from appliance.protocol.register import Role
 from appliance.protocol.wording import did_you_mean
 from appliance.warden import datasets as dataset_states
+from appliance.warden.config import NodeConfig
 from appliance.warden.datasets import DatasetSpec, source_of
 from appliance.warden.history import AuditFilter, EgressFilter, audit_texts, find_plan, last_audit_line
 from appliance.warden.queue import RoundQueue
@@ -427,6 +429,37 @@ class Governance:
         required = self._services.policy.value("sandbox")
         level = self._services.runner.hello().sandbox
         return {"level": level.model_dump(), "required": required, "lacking": level.lacks(SANDBOX_LEVELS[required])}
+
+    def node_machine(self, _staff: Staff) -> dict[str, Any]:
+        """What the node's processes use, and what of the machine its plans may use.
+
+        Returns:
+            ``processes``: the warden's, and the runner's with its children, unless it does not answer; ``gpus``: those
+            that the runner sees, None when it does not answer; ``gpu``: what policy says of them.
+        """
+        processes, gpus = [process_use("warden")], None
+        try:
+            runner = self._services.runner.hello()
+        except FedWardError:
+            _log.info("the runner does not say what it uses")
+        else:
+            processes += runner.processes
+            gpus = [gpu.model_dump() for gpu in runner.gpus]
+        gpu = self._services.policy.value("gpu")
+        return {"processes": [process.model_dump() for process in processes], "gpus": gpus, "gpu": gpu}
+
+    def node_settings(self, _staff: Staff) -> list[dict[str, Any]]:
+        """The warden's settings in force, each with the release's: ``name``, ``here``, ``release``."""
+        home = self._services.spool.parent.resolve()
+        release = NodeConfig.model_construct()  # the environment's say left out
+
+        def shown(value: Any) -> Any:
+            if not isinstance(value, Path):
+                return value
+            return str(value.relative_to(home) if value.is_relative_to(home) else value)
+
+        pairs = ((name, getattr(self._services.config, name)) for name in NodeConfig.model_fields)
+        return [{"name": name, "here": shown(value), "release": shown(getattr(release, name))} for name, value in pairs]
 
     # Inside
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import time
 from dataclasses import dataclass
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -402,6 +404,36 @@ def test_home_spells_out_names_that_steer(gui: Gui) -> None:
 
     assert "good\\u202eplan" in page
     assert "\u202e" not in page
+
+
+def test_health_names_gpus_processes_settings_and_images(gui: Gui) -> None:
+    """What somebody asks first who looks for a fault."""
+    browser = gui.signed_in(Role.ADMINISTRATOR)
+    without = unescape(browser.get("/health/").text)
+    assert "This machine has none that plans could use" in without
+    assert "does not run from images" in without
+    gpu = {"name": "NVIDIA T4", "memory_bytes": 16_000_000_000, "driver": "570.86"}
+    gui.warden.answers["node.machine"] |= {"gpus": [gpu], "gpu": "never"}
+    (gui.home / "images.toml").write_text('[images]\nwarden = "sha256:4f53cda18c2baa0c"\n')
+
+    page = unescape(browser.get("/health/").text)
+
+    for text in ("NVIDIA T4, 16 GB, driver 570.86", "Policy gives it to no training.", "sha256:4f53cda18c2baa0c"):
+        assert text in page
+    assert re.search(r"Warden</th><td[^>]*>90 MB", page)
+    assert re.search(
+        r"heartbeat_s</code></th><td>node.toml</td><td>5.0</td><td>10.0</td>\s*<td><span[^>]*>differs", page
+    )
+    assert re.search(r"port</code></th><td>gui.toml</td><td>8444</td><td>8444</td>\s*<td></td>", page)
+
+
+def test_health_is_shown_while_the_warden_is_down(gui: Gui) -> None:
+    """Then it is needed most."""
+    gui.warden.is_down = True
+    page = gui.signed_in(Role.ADMINISTRATOR).get("/health/")
+
+    assert page.status_code == 200
+    assert "Only the running runner knows." in page.text
 
 
 def test_health_shows_what_is_missing_of_the_sandbox(gui: Gui) -> None:

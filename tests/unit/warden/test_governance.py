@@ -13,15 +13,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import sqlalchemy as sa
 
 from appliance.protocol.errors import Code, FedWardError
 from appliance.protocol.jose import read_jws
 from appliance.protocol.local.frames import connect, listen
+from appliance.protocol.local.jobs import Gpu
 from appliance.protocol.messages import ErrorReply
 from appliance.protocol.rounds import RoundStep
 from appliance.warden.client import GovernanceClient
+from appliance.warden.config import NodeConfig
 from appliance.warden.datasets import LISTED_AT_MOST
 from appliance.warden.governance import SOCKET_NAME, GovernanceServer
 from appliance.warden.history import AuditFilter, EgressFilter, History, egress_text
@@ -55,6 +58,8 @@ METHODS = {
     "audit.export": {},
     "node.status": {},
     "node.sandbox": {},
+    "node.machine": {},
+    "node.settings": {},
 }
 
 
@@ -665,3 +670,28 @@ def test_an_altered_line_is_exported_as_one(served: Node, call: Any) -> None:
     assert json.loads(lines[0])["is_altered"]
     assert [json.loads(line)["event"] for line in lines[1:]] == ["permission.granted", "dataset.suspended"]
     assert not any("\n" in line for line in lines)
+
+
+def test_the_node_says_what_its_processes_use(served: Node, call: Any) -> None:
+    """The warden its own, the runner what it tells; without a runner, the rest."""
+    served.runner.gpus = (Gpu(name="NVIDIA T4", memory_bytes=16 << 30),)
+    found = call("node.machine")
+    assert [gpu["name"] for gpu in found["gpus"]] == ["NVIDIA T4"]
+    (warden,) = found["processes"]
+    assert warden["part"] == "warden"
+    assert warden["memory_bytes"] > 10_000_000
+    assert abs(warden["since"] - psutil.Process().create_time()) < 5
+
+    served.runner.is_gone = True
+    assert call("node.machine")["gpus"] is None
+
+
+def test_settings_are_shown_beside_the_release_s(served: Node, call: Any) -> None:
+    """Whoever looks for a fault wants to know what differs."""
+    home = served.root.resolve()
+    served.services.config = NodeConfig(heartbeat_s=5, data_folder=home / "data", runner_socket=Path("/run/r.sock"))
+    found = {row["name"]: (row["here"], row["release"]) for row in call("node.settings")}
+
+    assert found["heartbeat_s"] == (5.0, 10.0)
+    assert found["data_folder"] == ("data", "data")
+    assert found["runner_socket"] == ("/run/r.sock", "run/runner.sock")

@@ -13,10 +13,11 @@ from node_gui.staff import GUI_NAME, NAME_MOST
 
 _log = structlog.get_logger(__name__)
 TOLD_AT_ONCE = 20  # after the node was down many wait, and a page shall not wait for all of them
+EVERYTHING = 10_000
 _reporting = threading.Lock()
 
 
-def report_waiting() -> None:
+def report_waiting(at_most: int = TOLD_AT_ONCE) -> None:
     """Report some events, each once and in order; returns when the warden does not listen.
 
     Nothing is held while it is asked: neither its store's lock nor that of the list of accounts.
@@ -24,7 +25,7 @@ def report_waiting() -> None:
     if not _reporting.acquire(blocking=False):
         return  # another request is at it
     try:
-        for event in parts().staff.unreported(TOLD_AT_ONCE):
+        for event in parts().staff.unreported(at_most):
             try:
                 _report(event)
             except FedWardError as error:

@@ -219,12 +219,6 @@ class History:
             dataset["permissions"] = [row for row in found if row["dataset_id"] == dataset["id"]]
         return page
 
-    def researchers(self) -> list[str]:
-        """Who has a permission here or asked for a plan."""
-        asked = sa.select(plans.c.requested_by).where(plans.c.origin == "researcher")
-        with self._read() as connection:
-            return sorted(set(connection.scalars(sa.union(sa.select(permissions.c.researcher), asked))))
-
     def plan_page(
         self, *, search: str = "", states: Sequence[PlanState] = (), offset: int = 0, size: int = PAGE
     ) -> Page:

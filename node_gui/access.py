@@ -94,6 +94,8 @@ ALLOWED: dict[str, frozenset[Role]] = {
     "members.page": EVERYBODY,
     "privacy.page": EVERYBODY,
     "policy.page": EVERYBODY,
+    "policy.arguments": _ADMINISTRATOR,
+    "policy.change_arguments": _ADMINISTRATOR,
     "policy.rule": _ADMINISTRATOR,
     "policy.change": _ADMINISTRATOR,
     "audit.page": EVERYBODY,

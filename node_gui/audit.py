@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from flask import Blueprint, Response, render_template, request
-from flask_babel import gettext
 from flask_babel import lazy_gettext as _
 
 from appliance.protocol import chain
-from appliance.protocol.errors import Code, FedWardError
-from appliance.warden.history import History
-from node_gui.context import history, parts
-from node_gui.errors import GuiError
+from appliance.protocol.errors import FedWardError
+from appliance.warden.history import AuditFilter, History
+from node_gui.context import governance, history, parts
 from node_gui.exports import csv_file, signed_file
 from node_gui.formats import iso
+from node_gui.forms import asked, day_of
 
 blueprint = Blueprint("audit", __name__, url_prefix="/audit")
 COLUMNS = ("line", "at (UTC)", "who", "what", "about", "details")
@@ -51,8 +51,8 @@ EVENTS = {
     "notices.changed": _("changed the notices"),
     "message.refused": _("was refused a message"),
     "message.refused-many": _("was refused many messages"),
-    "permission.ended": _("ended a permission on the dataset"),
-    "permission.granted": _("permitted a researcher on the dataset"),
+    "permission.ended": _("ended the permission of %(researcher)s on the dataset"),
+    "permission.granted": _("permitted %(researcher)s on the dataset"),
     "plan.first-approved": _("approved the plan as the first of two"),
     "plan.refused": _("was refused the plan"),
     "round.accepted": _("was accepted with a round of the experiment"),
@@ -63,6 +63,7 @@ EVENTS = {
     "dataset.removed": _("removed the dataset"),
     "experiment.paused": _("paused the experiment"),
     "experiment.resumed": _("resumed the experiment"),
+    "egress.exported": _("exported what left, signed"),
     "experiment.stop": _("stopped the experiment"),
     "experiment.stopped": _("had ended all of the experiment"),
     "node.started": _("was started"),
@@ -73,6 +74,7 @@ EVENTS = {
     "plan.revoked": _("took the plan's approval back"),
     "policy.changed": _("changed the policy"),
     "register.changed": _("issued a new membership register"),
+    "stop.refused": _("was refused a stop of the experiment"),
 }
 
 
@@ -86,7 +88,9 @@ def page() -> str:
     except FedWardError as fault:
         found, error = None, fault
     kept = {name: request.args[name] for name in ("search", "subject", "since", "until") if request.args.get(name)}
-    return render_template("audit/page.html", found=found, kept=kept, error=error, events=EVENTS, who=_who)
+    return render_template(
+        "audit/page.html", found=found, kept=kept, error=error, events=EVENTS, sentence=sentence, who=_who
+    )
 
 
 @blueprint.post("/verify")
@@ -109,8 +113,19 @@ def export_csv() -> Response:
 
 @blueprint.get("/export.jsonl")
 def export_signed() -> Response:
-    """The lines of a period in the node's signature."""
-    return signed_file(f"audit-{parts().home.name}.jsonl", _lines(history(), _wanted()))
+    """The lines of a period in the node's signature: the warden says which they are, and how many."""
+    book, wanted = history(), _wanted()
+    signed = governance().call("audit.export", **wanted)
+    lines = book.audit_texts(AuditFilter(**wanted, up_to=signed["up_to"]))
+    return signed_file(f"audit-{parts().home.name}.jsonl", lines, signed["signature"])
+
+
+def sentence(line: dict[str, Any]) -> str:
+    """What the actor of a line did, in the reader's words."""
+    said = EVENTS.get(line["event"])
+    if said is None:
+        return str(line["event"].replace(".", ": ").replace("-", " "))
+    return str(said) % defaultdict(str, line["details"])
 
 
 def _lines(book: History, wanted: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -125,10 +140,10 @@ def _lines(book: History, wanted: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _wanted() -> dict[str, Any]:
-    since, until = _day("since"), _day("until")
+    since, until = day_of(asked("since")), day_of(asked("until"))
     return {
-        "search": request.args.get("search", "").strip(),
-        "subject": request.args.get("subject") or None,
+        "search": asked("search"),
+        "subject": asked("subject") or None,
         "since": since.timestamp() if since else None,
         "until": (until + timedelta(days=1)).timestamp() if until else None,
     }
@@ -138,22 +153,6 @@ def _before() -> int | None:
     """The line before which the page begins, within what the store can count."""
     before = request.args.get("before", type=int)
     return None if before is None else min(max(before, 0), (1 << 63) - 1)
-
-
-def _day(name: str) -> datetime | None:
-    entered = request.args.get(name, "")
-    if not entered:
-        return None
-    try:
-        found = datetime.strptime(entered, "%Y-%m-%d").astimezone()
-        found.timestamp()
-    except (ValueError, OverflowError):
-        raise GuiError(
-            gettext("“%(entered)s” is no day.", entered=entered[:40]),
-            code=Code.ARGUMENT_INVALID,
-            remedy=gettext("Enter a day as 2027-12-31."),
-        ) from None
-    return found
 
 
 def _who(actor: str) -> str:

@@ -12,7 +12,8 @@ from flask import current_app, g
 
 from appliance.protocol.errors import FedWardError
 from appliance.protocol.home import MemberSettings
-from appliance.protocol.settings import read_settings
+from appliance.protocol.register import Register, open_register
+from appliance.protocol.settings import read_settings, read_text
 from appliance.warden.history import History
 from node_gui.config import GuiConfig
 from node_gui.notices.book import NoticeBook
@@ -105,6 +106,23 @@ def history() -> History:
         FedWardError: NODE_NOT_RUNNING when the node has never run; STORE_CORRUPT.
     """
     return parts().history()
+
+
+def register() -> Register:
+    """The membership register, checked against the pinned operator key.
+
+    Not through MemberHome, which opens the node's key: no key is the GUI's.
+
+    Raises:
+        FedWardError: It cannot be read, or is not the operator's.
+    """
+    home = parts().home
+    return open_register(read_text(home / "register.jws"), member().operator)
+
+
+def member() -> MemberSettings:
+    """Who this node is, by its ``member.toml``; raises FedWardError when it cannot be read."""
+    return read_settings(parts().home / "member.toml", MemberSettings)
 
 
 def node_status() -> dict[str, Any] | None:

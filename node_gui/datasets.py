@@ -10,9 +10,11 @@ from flask_babel import lazy_gettext as _
 from werkzeug.wrappers import Response
 
 from appliance.protocol.errors import Code, FedWardError
+from appliance.protocol.register import Role
 from node_gui import loading
 from node_gui.access import may
-from node_gui.context import governance, history, person, say
+from node_gui.audit import sentence
+from node_gui.context import governance, history, person, register, say
 from node_gui.formats import count
 from node_gui.forms import asked, end_of_day, invalid, offset, revision, text, turn
 
@@ -22,30 +24,6 @@ STATES = {
     "active": (_("In use"), "good"),
     "suspended": (_("Suspended"), "warning"),
     "changed": (_("File has changed"), "danger"),
-}
-EVENTS = {
-    "dataset.added": _("registered it"),
-    "dataset.renewed": _("put a new version in its place"),
-    "dataset.described": _("changed its description or tags"),
-    "dataset.accepted": _("took over the changed file"),
-    "dataset.checked": _("checked the file: unchanged"),
-    "dataset.changed": _("found that the file has changed"),
-    "dataset.suspended": _("suspended it"),
-    "dataset.active": _("let it be used again"),
-    "permission.granted": _("permitted %(researcher)s"),
-    "permission.ended": _("ended the permission of %(researcher)s"),
-}
-TYPE_NAMES = {
-    "number": _("number"),
-    "integer": _("whole number"),
-    "boolean": _("yes or no"),
-    "category": _("category"),
-}
-MISSING_NAMES = {
-    "refuse": _("refuse the file"),
-    "drop": _("leave the row out"),
-    "mean": _("fill in the mean"),
-    "median": _("fill in the median"),
 }
 PREVIEW_ROWS = 10
 
@@ -244,17 +222,20 @@ def _dataset_page(dataset_id: str, error: FedWardError | None = None) -> str:
         "datasets/dataset.html",
         dataset=found,
         states=STATES,
-        type_names=TYPE_NAMES,
-        events=[(line, _sentence(line)) for line in lines],
-        known=history().researchers(),
+        type_names=loading.TYPE_NAMES,
+        events=[(line, sentence(line)) for line in lines],
+        known=_researchers(),
         may_decide=may(person().role, "datasets.describe"),
         error=error,
     )
 
 
-def _sentence(line: dict[str, Any]) -> str:
-    said = EVENTS.get(line["event"])
-    return str(line["event"] if said is None else str(said) % {"researcher": line["details"].get("researcher", "")})
+def _researchers() -> list[str]:
+    """Who could be permitted: the active researchers of the register; nobody while that cannot be read."""
+    try:
+        return [member.id for member in register().with_role(Role.RESEARCHER, Role.FEDERATOR)]
+    except FedWardError:
+        return []
 
 
 def _tags() -> list[str]:
@@ -310,8 +291,8 @@ def _look_page(
         columns=columns if len(columns) <= loading.COLUMNS_AT_MOST else None,
         reading=reading,
         profile=profile,
-        types=TYPE_NAMES,
-        missing=MISSING_NAMES,
+        types=loading.TYPE_NAMES,
+        missing=loading.MISSING_NAMES,
         typed=typed,
         error=error,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,7 +13,7 @@ from flask_babel import lazy_gettext as _
 
 from appliance.warden.history import UPDATES, EgressFilter, History, egress_text
 from node_gui.context import governance, history
-from node_gui.exports import csv_file, download
+from node_gui.exports import csv_file, signed_file
 from node_gui.formats import iso
 from node_gui.forms import asked, day_of, offset, turn
 
@@ -85,12 +84,8 @@ def export_signed() -> Response:
     names = ("experiment_id", "recipient", "since", "until", "updates_only")
     signed = governance().call("egress.export", **{name: getattr(wanted, name) for name in names})
 
-    def lines() -> Iterator[str]:
-        for line in book.egress_lines(replace(wanted, up_to=signed["up_to"])):
-            yield f"{egress_text(line)}\n"
-        yield json.dumps({"signature": signed["signature"]}) + "\n"
-
-    return download(lines(), f"{_file_name()}.jsonl", "application/jsonl")
+    lines = map(egress_text, book.egress_lines(replace(wanted, up_to=signed["up_to"])))
+    return signed_file(f"{_file_name()}.jsonl", lines, signed["signature"])
 
 
 def _wanted() -> EgressFilter:

@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
 
 from flask import Response
-from flask_babel import gettext
-
-from appliance.protocol.errors import Code
-from node_gui.context import governance, node_status
-from node_gui.errors import GuiError
 
 # At the beginning of a cell, and where a spreadsheet that splits otherwise begins one; blanks, quotes and wide signs
 # do not keep every spreadsheet from running it.
@@ -39,37 +32,20 @@ def csv_file(name: str, columns: Sequence[str], rows: Iterable[Sequence[object]]
         for row in rows:
             yield _csv_line([defused(cell) for cell in row])
 
-    return download(lines(), name, "text/csv; charset=utf-8")
+    return _download(lines(), name, "text/csv; charset=utf-8")
 
 
-def signed_file(name: str, rows: Iterable[Mapping[str, Any]]) -> Response:
-    """JSON lines for download; the last one is the node's signature over all bytes before it.
+def signed_file(name: str, lines: Iterable[str], signature: str) -> Response:
+    """Lines of JSON for download; behind them the node's signature, which states their number and their hash.
 
-    They are written while they are sent: ``rows`` must not need the request any more.
-
-    Raises:
-        FedWardError: NODE_NOT_RUNNING: only the warden can sign.
+    They are read while they are sent: ``lines`` must not need the request any more.
     """
-    if node_status() is None:
-        raise GuiError(
-            gettext("Only the running node can sign an export."),
-            code=Code.NODE_NOT_RUNNING,
-            remedy=gettext("Start the node, or export without a signature (CSV)."),
-        )
 
-    warden = governance()
+    def all_lines() -> Iterator[str]:
+        yield from (f"{line}\n" for line in lines)
+        yield json.dumps({"signature": signature}) + "\n"
 
-    def lines() -> Iterator[str]:
-        digest, count = hashlib.sha256(), 0
-        for row in rows:
-            line = json.dumps(row, ensure_ascii=True, sort_keys=True) + "\n"
-            digest.update(line.encode())
-            count += 1
-            yield line
-        signed = warden.call("audit.sign", sha256=digest.hexdigest(), lines=count)
-        yield json.dumps(signed) + "\n"
-
-    return download(lines(), name, "application/jsonl")
+    return _download(all_lines(), name, "application/jsonl")
 
 
 def _csv_line(cells: Sequence[object]) -> str:
@@ -78,7 +54,7 @@ def _csv_line(cells: Sequence[object]) -> str:
     return line.getvalue()
 
 
-def download(lines: Iterator[str], name: str, kind: str) -> Response:
+def _download(lines: Iterator[str], name: str, kind: str) -> Response:
     """A file that is written while it is sent; signs that UTF-8 has no word for are spelt out."""
     encoded = (line.encode("utf-8", "backslashreplace") for line in lines)
     response = Response(encoded, content_type=kind)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import platform
 import shutil
+import sqlite3
+import ssl
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -12,15 +15,20 @@ from typing import Any
 
 from cryptography import x509
 from flask import Blueprint, render_template
+from flask_babel import lazy_gettext as _
 
 from appliance.protocol.errors import FedWardError
+from appliance.protocol.home import ImageSettings
+from appliance.protocol.local.process import process_use
+from appliance.protocol.settings import read_settings
 from node_gui.certificate import tls_files
 from node_gui.config import FILE_NAME, GuiConfig
-from node_gui.context import governance, node_status, parts
+from node_gui.context import governance, history, node_status, parts
 from node_gui.policy import worded
 
 blueprint = Blueprint("health", __name__, url_prefix="/health")
 SOON_S = 10 * 86_400.0
+PARTS = {"warden": _("Warden"), "runner": _("Runner"), "gui": _("This GUI")}
 DISK_LOW, MEMORY_LOW = 0.1, 0.08  # of the whole
 
 
@@ -44,7 +52,10 @@ class Certificate:
 @blueprint.get("/")
 def page() -> str:
     """The page."""
-    return render_template("health/page.html", **_look())
+    versions = {"FedWard": version("fedward"), "Python": platform.python_version(), "Linux": platform.release()}
+    versions |= {"SQLite": sqlite3.sqlite_version, "OpenSSL": ssl.OPENSSL_VERSION.split()[1]}
+    images = read_settings(parts().home / "images.toml", ImageSettings, is_required=False).images
+    return render_template("health/page.html", versions=versions, images=images, settings=_settings(), **_look())
 
 
 @blueprint.get("/live")
@@ -71,13 +82,12 @@ def certificates(home: Path) -> list[Certificate]:
 
 
 def _look() -> dict[str, Any]:
-    home = parts().home
+    home, machine = parts().home, _asked("node.machine")
     disk = shutil.disk_usage(home)
     memory_total, memory_free = _memory()
-    changed = parts().config.model_dump(exclude_defaults=True, mode="json")
     return {
         "status": node_status(),
-        "sandbox": _sandbox(),
+        "sandbox": _asked("node.sandbox"),
         "worded": worded,
         "disk": disk,
         "disk_is_low": disk_left(home) < DISK_LOW,
@@ -86,9 +96,10 @@ def _look() -> dict[str, Any]:
         "memory_is_low": memory_free < MEMORY_LOW * memory_total,
         "certificates": certificates(home),
         "now": time.time(),
-        "versions": {"FedWard": version("fedward"), "Python": platform.python_version(), "Linux": platform.release()},
-        "settings": {name: changed[name] for name in GuiConfig.model_fields if name in changed},
-        "settings_file": FILE_NAME,
+        "machine": machine,
+        "processes": [*(machine["processes"] if machine else ()), process_use("gui").model_dump()],
+        "part_names": PARTS,
+        "experiments": _experiments(machine["processes"] if machine else ()),
     }
 
 
@@ -105,10 +116,26 @@ def _memory() -> tuple[int, int]:
     return kibibytes["MemTotal:"] << 10, kibibytes["MemAvailable:"] << 10
 
 
-def _sandbox() -> dict[str, Any] | None:
-    """What confines plans here; None while warden or runner does not answer."""
+def _asked(method: str) -> Any:
+    """What the warden answers; None while it, or the runner behind it, does not."""
     try:
-        found: dict[str, Any] = governance().call("node.sandbox")
+        return governance().call(method)
     except FedWardError:
         return None
-    return found
+
+
+def _settings() -> list[dict[str, Any]]:
+    """The settings in force, of the warden and of this GUI, each with its file and what the release has."""
+    warden = _asked("node.settings") or []
+    here, release = parts().config, GuiConfig.model_construct()
+    own = [{"name": n, "here": getattr(here, n), "release": getattr(release, n)} for n in GuiConfig.model_fields]
+    files = (("node.toml", warden), (FILE_NAME, own))
+    return [setting | {"file": file} for file, settings in files for setting in settings]
+
+
+def _experiments(processes: Iterable[dict[str, Any]]) -> dict[str, str]:
+    """The names of what trains, by the processes' parts."""
+    try:
+        return history().experiment_names([process["part"] for process in processes])
+    except FedWardError:
+        return {}  # the node has never run

@@ -9,11 +9,22 @@ from typing import Any
 
 from flask import request
 from flask_babel import gettext
+from flask_babel import lazy_gettext as _
 
 from node_gui.forms import invalid, number, text
 
-TYPES = ("number", "integer", "boolean", "category")
-MISSING = ("refuse", "drop", "mean", "median")
+TYPE_NAMES = {
+    "number": _("number"),
+    "integer": _("whole number"),
+    "boolean": _("yes or no"),
+    "category": _("category"),
+}
+MISSING_NAMES = {
+    "refuse": _("refuse the file"),
+    "drop": _("leave the row out"),
+    "mean": _("fill in the mean"),
+    "median": _("fill in the median"),
+}
 COLUMNS_AT_MOST = 60  # a form with more is no form any more: the plan is pasted as TOML then
 _LEVELS_GUESSED = 6
 _YES_NO = (("yes", "no"), ("true", "false"), ("oui", "non"), ("ja", "nein"), ("y", "n"))

@@ -5,11 +5,9 @@ from __future__ import annotations
 from flask import Blueprint, render_template
 from flask_babel import lazy_gettext as _
 
-from appliance.protocol.home import MemberSettings
-from appliance.protocol.register import MemberState, Role, open_register
-from appliance.protocol.settings import read_settings, read_text
+from appliance.protocol.register import MemberState, Role
 from appliance.protocol.words import six_words
-from node_gui.context import parts
+from node_gui.context import member, register
 
 blueprint = Blueprint("members", __name__, url_prefix="/members")
 GROUPS = (
@@ -27,16 +25,13 @@ STATES = {
 @blueprint.get("/")
 def page() -> str:
     """The register, checked against the pinned operator key."""
-    home = parts().home
-    settings = read_settings(home / "member.toml", MemberSettings)
-    # Not through MemberHome, which opens the node's key: no key is the GUI's.
-    register = open_register(read_text(home / "register.jws"), settings.operator)
-    groups = [(title, [m for m in register.members if m.role in roles]) for title, roles in GROUPS]
+    found = register()
+    groups = [(title, [m for m in found.members if m.role in roles]) for title, roles in GROUPS]
     return render_template(
         "members/page.html",
-        register=register,
+        register=found,
         groups=groups,
         states=STATES,
-        me=settings.id,
-        words=six_words(register.digest()),
+        me=member().id,
+        words=six_words(found.digest()),
     )

@@ -11,13 +11,15 @@ from flask_babel import lazy_gettext as _
 from werkzeug.wrappers import Response
 
 from appliance.protocol.errors import Code, FedWardError
+from appliance.protocol.local.person import same_person
 from appliance.protocol.messages import PlanState
 from appliance.warden.findings import Kind, find
-from appliance.warden.history import PAGE, plan_standing, same_person
+from appliance.warden.history import PAGE, plan_standing
 from node_gui.access import may
 from node_gui.context import governance, history, node_status, person, say
 from node_gui.formats import digits
 from node_gui.forms import asked, end_of_day, invalid, number, offset, revision, text, turn
+from node_gui.reports import EVERYTHING, report_waiting
 from node_gui.source import SHOWN_AT_MOST, compare, lines_of
 
 blueprint = Blueprint("plans", __name__, url_prefix="/plans")
@@ -83,6 +85,7 @@ def approve(sha256: str) -> Response | tuple[str, int]:
         terms: dict[str, Any] = {"note": text("note"), "shown": revision()}
         if found["first_approval"] is None:
             terms |= {"until": end_of_day("until"), "ranges": _ranges(found)}
+        report_waiting(EVERYTHING)  # by its log the warden judges whether two accounts are two people
         result = governance().call("plan.approve", plan=found["sha256"], **terms)
     except FedWardError as error:
         return _again(sha256, error)
@@ -149,6 +152,7 @@ def _plan_page(sha256: str, error: FedWardError | None = None) -> str:
         by_line=by_line,
         hints=HINTS,
         first=first,
+        first_let_in_by=history().let_in_by(first["reviewer"]) if first else {},
         is_first=first is not None and same_person(first["reviewer"], person().name),
         may_decide=may(person().role, "plans.approve"),
         asked_ranges=[_shown_range(number_, r) for number_, r in enumerate(found["asked_ranges"])],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,11 +13,14 @@ from flask_babel import lazy_gettext as _
 from werkzeug.wrappers import Response
 
 from appliance.protocol.errors import Code, FedWardError
-from node_gui.context import governance, say
+from node_gui.arguments import OVERRIDES, RANGES, Change, change_of_form, mark
+from node_gui.context import governance, history, say
 from node_gui.errors import GuiError
 from node_gui.formats import count, size, span
+from node_gui.plans import describe
 
 blueprint = Blueprint("policy", __name__, url_prefix="/policy")
+_ARGUMENT_FIELDS = ("rule", "argument", "minimum", "maximum", "allowed", "value", "remove", "shown")
 UNSET = ""  # the choice that takes the site's own word back
 
 
@@ -96,6 +100,34 @@ def page() -> str:
     return render_template("policy/page.html", rules=single, others=others, texts=TEXTS, who=WHO, worded=worded)
 
 
+@blueprint.get("/arguments")
+def arguments() -> str:
+    """This hospital's own rules on training arguments, and the forms that change them."""
+    return _arguments()
+
+
+@blueprint.post("/arguments")
+def change_arguments() -> str | Response | tuple[str, int]:
+    """Ask once more, then change a rule on an argument."""
+    try:
+        own = governance().call("policy.own")
+        wanted = change_of_form(own)
+        _require_ours(wanted)
+        if "confirmed" not in request.form:
+            before, after = (_worded_argument(wanted.rule, value) for value in (wanted.before, wanted.after))
+            return render_template(
+                "policy/confirm_argument.html", change=wanted, before=before, after=after, fields=_ARGUMENT_FIELDS
+            )
+        shown = {wanted.rule: own[wanted.rule]}
+        governance().call("policy.set", changes={wanted.rule: wanted.value}, shown=shown)
+    except FedWardError as error:
+        if error.code is Code.NODE_NOT_RUNNING:
+            raise
+        return _arguments(error), 409 if error.code is Code.DECISION_STALE else 400
+    say(gettext("The rule on %(argument)s is changed.", argument=wanted.argument))
+    return redirect(url_for("policy.arguments"))
+
+
 @blueprint.get("/<name>")
 def rule(name: str) -> str:
     """One rule, and the form that changes it."""
@@ -119,7 +151,7 @@ def change(name: str) -> str | Response | tuple[str, int]:
                 after=None if value is None else worded(name, value),
                 is_looser=_is_looser(name, value, found["value"]),
             )
-        governance().call("policy.set", changes={name: value})
+        governance().call("policy.set", changes={name: value}, shown={name: found["value"]})
     except FedWardError as error:
         return _form(found, error), 400
     say(gettext("%(rule)s is changed.", rule=str(text.title)))
@@ -136,6 +168,40 @@ def worded(name: str, value: Any) -> str:
             return str(words)
     shown = text.show(value)
     return f"{shown} {text.unit}".strip() if text.show is count else shown
+
+
+def _arguments(error: FedWardError | None = None) -> str:
+    own = governance().call("policy.own")
+    return render_template(
+        "policy/arguments.html",
+        own=own,
+        marks={name: mark(own, name) for name in (RANGES, OVERRIDES)},
+        describe=describe,
+        known=history().argument_names(),
+        typed=request.form if error else {},
+        error=error,
+    )
+
+
+def _require_ours(wanted: Change) -> None:
+    """Raise FedWardError for a value that the consortium forces: another one here would look as if it did something."""
+    forced = (f"{OVERRIDES}.{wanted.argument}", "consortium")
+    is_forced = any((rule["name"], rule["set_by"]) == forced for rule in governance().call("policy.show"))
+    if is_forced and wanted.rule == OVERRIDES and wanted.after is not None:
+        raise FedWardError(
+            gettext("The consortium forces the value of %(argument)s itself.", argument=wanted.argument),
+            code=Code.POLICY_REFUSED,
+            remedy=gettext("Another value here would change nothing. Limit the argument instead, to refuse it."),
+        )
+
+
+def _worded_argument(name: str, value: Any) -> str | None:
+    """A rule on an argument as people read it; None where there is none."""
+    if value is None:
+        return None
+    return (
+        describe(value) if name == RANGES else gettext("always %(value)s, whatever is asked", value=json.dumps(value))
+    )
 
 
 def _find(name: str) -> dict[str, Any]:

@@ -12,29 +12,36 @@ from node_gui.context import parts
 from node_gui.staff import GUI_NAME, NAME_MOST
 
 _log = structlog.get_logger(__name__)
+TOLD_AT_ONCE = 20  # after the node was down many wait, and a page shall not wait for all of them
+EVERYTHING = 10_000
 _reporting = threading.Lock()
 
 
-def report_waiting() -> None:
-    """Report each event once, in order; returns when the warden does not listen."""
+def report_waiting(at_most: int = TOLD_AT_ONCE) -> None:
+    """Report some events, each once and in order; returns when the warden does not listen.
+
+    Nothing is held while it is asked: neither its store's lock nor that of the list of accounts.
+    """
     if not _reporting.acquire(blocking=False):
         return  # another request is at it
     try:
-        for event in parts().staff.unreported():
+        for event in parts().staff.unreported(at_most):
             try:
                 _report(event)
             except FedWardError as error:
                 if error.code is not Code.ARGUMENT_INVALID:
                     return  # the warden is down or its disk is full: it waits
                 _log.error("the audit log does not take this event", account_event=event["event"], reason=error.message)
-                continue  # kept, and those after it are not held up
-            parts().staff.reported(event["id"])
+                parts().staff.refused(event["id"])
+            else:
+                parts().staff.reported(event["id"])
     finally:
         _reporting.release()
 
 
 def _report(event: dict[str, Any]) -> None:
-    told = {"event": event["event"], "account": event["subject"], "details": event["details"]}
+    told = {name: event[name] for name in ("event", "details")}
+    told |= {"account": event["subject"], "happened_at": event["at"]}
     try:
         parts().governance(event["actor"]).call("account.record", **told)
     except FedWardError as error:

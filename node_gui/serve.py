@@ -15,12 +15,13 @@ import structlog
 from flask import Flask
 from gunicorn.app.base import BaseApplication
 
+from node_gui.access import Role
 from node_gui.app import create_app
 from node_gui.certificate import TlsPair, fingerprint, ready_tls_files, server_context
 from node_gui.config import GuiConfig, read_config
 from node_gui.context import EXTENSION, Caller, Parts
 from node_gui.notices.sender import Sender
-from node_gui.staff import StaffBook
+from node_gui.staff import GUI_NAME, StaffBook
 
 READY_FILE = "run/gui.port"
 GRACE_S = 2
@@ -30,14 +31,17 @@ _log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
-class FirstLink:
-    """What opens the first account.
+class Invitation:
+    """What opens an account, once.
 
     Attributes:
+        address: Where the GUI is.
+        link: The one-time link.
         fingerprint: SHA-256 of the certificate that the GUI made for itself; None when the hospital gave one.
     """
 
     address: str
+    link: str
     fingerprint: str | None
 
 
@@ -63,21 +67,35 @@ def serve(home: Path, governance: Callable[[str], Caller]) -> None:
     _Server(home, config, pair, create_app(config, governance, home)).run()
 
 
-def first_link(home: Path) -> FirstLink:
+def invite_first(home: Path) -> Invitation:
     """A new one-time link for an administrator's account; the one before it opens no more."""
+    return _invitation(home, lambda staff: str(staff.invite_first()))
+
+
+def invite(home: Path, name: str, role: Role) -> Invitation:
+    """A one-time link for an account of that name and role, as whoever commands the node's machine may give it.
+
+    Raises:
+        StaffRefusedError: The name is malformed or taken.
+    """
+    return _invitation(home, lambda staff: staff.invite(GUI_NAME, name, role))
+
+
+def _invitation(home: Path, make_token: Callable[[StaffBook], str]) -> Invitation:
     config = read_config(home)
     staff = StaffBook(home, link_s=config.invitation_hours * 3600)
-    token = staff.invite_first()
-    staff.close()
-    return _link(home, config, str(token))
+    try:
+        return _at(home, config, make_token(staff))
+    finally:
+        staff.close()
 
 
-def _link(home: Path, config: GuiConfig, token: str) -> FirstLink:
+def _at(home: Path, config: GuiConfig, token: str) -> Invitation:
     ready = home / READY_FILE
     port = ready.read_text().strip() if ready.exists() else config.port  # 0 means any, and only the running one knows
     own = fingerprint(ready_tls_files(home, config).certificate) if config.certificate is None else None
     address = config.address_at(f"https://{_shown(config.host)}:{port}")
-    return FirstLink(f"{address}/invitation/{token}", own)
+    return Invitation(address, f"{address}/invitation/{token}", own)
 
 
 def _shown(host: str) -> str:
@@ -175,9 +193,9 @@ class _Server(BaseApplication):  # type: ignore[misc] # the library has no types
         token = parts.staff.invite_first(only_if_nobody=True)
         parts.staff.close()  # no connection crosses a fork
         if token is not None:
-            link = _link(self._home, self._config, token)
-            sys.stdout.write(f"Nobody has an account yet. This link makes an administrator's, once:\n{link.address}\n")
-            if link.fingerprint is not None:
-                sys.stdout.write(f"SHA-256 of the certificate: {link.fingerprint}\n")
+            first = _at(self._home, self._config, token)
+            sys.stdout.write(f"Nobody has an account yet. This link makes an administrator's, once:\n{first.link}\n")
+            if first.fingerprint is not None:
+                sys.stdout.write(f"SHA-256 of the certificate: {first.fingerprint}\n")
             sys.stdout.flush()
         _log.info("node GUI is ready", host=self._config.host, port=port)

@@ -28,11 +28,11 @@ from argon2.exceptions import InvalidHashError, VerificationError
 from flask_babel import gettext as _
 
 from appliance.protocol.errors import Code, ConfigurationError
+from appliance.protocol.local.person import person_key, same_person
 from node_gui.access import Role
 from node_gui.errors import GuiError
 
 FILE_NAME = "gui/staff.db"
-SCHEMA = 1
 NAME_MOST = 64
 GUI_NAME = "node GUI"  # in whose name the GUI reports what nobody signed in did
 PASSWORD_LEAST, PASSWORD_MOST = 12, 256
@@ -104,6 +104,9 @@ _events = sa.Table(
     sa.Column("event", sa.Text, nullable=False),
     sa.Column("subject", sa.Text, nullable=False),
     sa.Column("details", sa.JSON, nullable=False),
+    sa.Column("at", sa.Float),  # none: of a release that did not note it
+    # By the audit log: kept, and told again when the GUI starts anew.
+    sa.Column("is_refused", sa.Boolean, nullable=False, server_default=sa.false()),
 )
 
 
@@ -240,7 +243,7 @@ class StaffBook:
         """
         with self.write() as connection:
             account_id = self._add(connection, name, role)
-            note(connection, by, "account.invited", name, role=str(role))
+            self.note(connection, by, "account.invited", name, role=str(role))
             return self._link(connection, account_id)
 
     def invite_first(self, *, only_if_nobody: bool = False) -> str | None:
@@ -254,13 +257,18 @@ class StaffBook:
                 return None
             # An earlier one that nobody used must not lie about.
             connection.execute(_links.delete().where(_links.c.account_id.is_(None)))
-            note(connection, GUI_NAME, "account.invited", Role.ADMINISTRATOR.value)
+            self.note(connection, GUI_NAME, "account.invited", Role.ADMINISTRATOR.value)
             return self._link(connection, None)
 
     def renew_link(self, by: str, account_id: int) -> str:
-        """A new one-time link for an account, for who lost password or second factor; ends its sessions."""
+        """A new one-time link for an account, for who lost password or second factor; ends its sessions.
+
+        Raises:
+            StaffRefusedError: It is the own account, or the last administrator's.
+        """
         with self.write() as connection:
             account = _require(connection, account_id)
+            _require_another(by, account)
             self._require_other_administrator(connection, account)
             connection.execute(
                 _accounts.update()
@@ -268,19 +276,24 @@ class StaffBook:
                 .values(password_hash=None, totp_secret=None, recovery_hashes=[])
             )
             _end_sessions(connection, account_id)
-            note(connection, by, "account.invited", account.name, instead_of="a lost password or second factor")
+            self.note(connection, by, "account.invited", account.name, instead_of="a lost password or second factor")
             return self._link(connection, account_id)
 
     def set_role(self, by: str, account_id: int, role: Role) -> None:
-        """Give another role; ends the person's sessions."""
+        """Give another role; ends the person's sessions, so that it counts from the next one on.
+
+        Raises:
+            StaffRefusedError: It is the own role, or the last administrator's.
+        """
         with self.write() as connection:
             account = _require(connection, account_id)
             if account.role == role:
                 return
+            _require_another(by, account)
             self._require_other_administrator(connection, account)
             connection.execute(_accounts.update().where(_accounts.c.id == account_id).values(role=role))
             _end_sessions(connection, account_id)
-            note(connection, by, "account.roles-changed", account.name, before=str(account.role), after=str(role))
+            self.note(connection, by, "account.roles-changed", account.name, before=str(account.role), after=str(role))
 
     def set_locked(self, by: str, account_id: int, *, is_locked: bool) -> None:
         """Lock an account or open it again; locking ends the person's sessions."""
@@ -292,7 +305,7 @@ class StaffBook:
             else:
                 connection.execute(_failures.delete().where(_failures.c.name_key == account.name_key))
             connection.execute(_accounts.update().where(_accounts.c.id == account_id).values(is_locked=is_locked))
-            note(connection, by, "account.disabled" if is_locked else "account.enabled", account.name)
+            self.note(connection, by, "account.disabled" if is_locked else "account.enabled", account.name)
 
     def remove(self, by: str, account_id: int) -> None:
         """Remove an account with its sessions; what the person did stays in the audit log."""
@@ -300,7 +313,7 @@ class StaffBook:
             account = _require(connection, account_id)
             self._require_other_administrator(connection, account)
             connection.execute(_accounts.delete().where(_accounts.c.id == account_id))
-            note(connection, by, "account.removed", account.name)
+            self.note(connection, by, "account.removed", account.name)
 
     # One-time links
 
@@ -338,7 +351,7 @@ class StaffBook:
             )
             account = _require(connection, account_id)
             connection.execute(_failures.delete().where(_failures.c.name_key == account.name_key))
-            note(connection, account.name, "account.created", account.name, role=str(account.role))
+            self.note(connection, account.name, "account.created", account.name, role=str(account.role))
             return _person(account)
 
     # Signing in
@@ -355,7 +368,7 @@ class StaffBook:
             SignInRefusedError: For every other cause, after the same work.
         """
         now = self._clock()
-        key = _key(name)[:64]
+        key = person_key(name)[:64]
         with self.write() as connection:
             self._count_attempt(connection, address, now)
             failure = connection.execute(sa.select(_failures).where(_failures.c.name_key == key)).first()
@@ -400,14 +413,14 @@ class StaffBook:
         """End this session."""
         with self.write() as connection:
             connection.execute(_sessions.delete().where(_sessions.c.token_hash == session.id))
-            note(connection, session.person.name, "account.signed-out", session.person.name)
+            self.note(connection, session.person.name, "account.signed-out", session.person.name)
 
     def end_other_sessions(self, session: Session) -> None:
         """End all of the person's sessions but this one."""
         with self.write() as connection:
             mine = _sessions.c.account_id == session.person.id
             connection.execute(_sessions.delete().where(mine, _sessions.c.token_hash != session.id))
-            note(connection, session.person.name, "account.signed-out", session.person.name, sessions="all others")
+            self.note(connection, session.person.name, "account.signed-out", session.person.name, sessions="all others")
 
     def say(self, session: Session, kind: str, text: str) -> None:
         """Keep a sentence for the next page that this session opens."""
@@ -441,7 +454,7 @@ class StaffBook:
                 _accounts.update().where(_accounts.c.id == account.id).values(password_hash=password_hash)
             )
             _end_sessions(connection, account.id)
-            note(connection, account.name, "account.password-changed", account.name)
+            self.note(connection, account.name, "account.password-changed", account.name)
 
     def new_totp_secret(self, session: Session) -> str:
         """The TOTP key (base32, 160 bits) that this session shall set; the same until it is set."""
@@ -473,7 +486,7 @@ class StaffBook:
             )
             here = _sessions.c.token_hash == session.id
             connection.execute(_sessions.update().where(here).values(new_totp_secret=None))
-            note(connection, account.name, "account.second-factor-set", account.name)
+            self.note(connection, account.name, "account.second-factor-set", account.name)
         return codes
 
     def remove_second_factor(self, session: Session, password: str) -> None:
@@ -483,19 +496,25 @@ class StaffBook:
             connection.execute(
                 _accounts.update().where(_accounts.c.id == account.id).values(totp_secret=None, recovery_hashes=[])
             )
-            note(connection, account.name, "account.second-factor-removed", account.name)
+            self.note(connection, account.name, "account.second-factor-removed", account.name)
 
     # What the audit log has still to be told
 
-    def unreported(self) -> list[dict[str, Any]]:
+    def unreported(self, at_most: int = 500) -> list[dict[str, Any]]:
         """What happened to accounts and was not reported yet, the oldest first."""
+        query = sa.select(_events).where(_events.c.is_refused.is_(False)).order_by(_events.c.id).limit(at_most)
         with self.read() as connection:
-            return [row._asdict() for row in connection.execute(sa.select(_events).order_by(_events.c.id).limit(500))]
+            return [row._asdict() for row in connection.execute(query)]
 
     def reported(self, event_id: int) -> None:
         """The audit log has it."""
         with self.write() as connection:
             connection.execute(_events.delete().where(_events.c.id == event_id))
+
+    def refused(self, event_id: int) -> None:
+        """The audit log will not have it as it is: keep it here, and hold up none behind it."""
+        with self.write() as connection:
+            connection.execute(_events.update().where(_events.c.id == event_id).values(is_refused=True))
 
     # Inside
 
@@ -507,14 +526,19 @@ class StaffBook:
         except sa.exc.DBAPIError as error:
             _log.warning("the list of accounts cannot be written", reason=str(error.orig))
 
+    def note(self, connection: sa.Connection, actor: str, event: str, subject: str, **details: str) -> None:
+        """Keep a line for the node's audit log, in the transaction that it tells of; nothing secret."""
+        line = {"actor": actor, "event": event, "subject": subject, "details": details}
+        connection.execute(_events.insert().values(at=self._clock(), **line))
+
     def _add(self, connection: sa.Connection, name: str, role: Role) -> int:
         _require_name(name)
-        if connection.execute(sa.select(_accounts.c.id).where(_accounts.c.name_key == _key(name))).first():
+        if connection.execute(sa.select(_accounts.c.id).where(_accounts.c.name_key == person_key(name))).first():
             raise StaffRefusedError(
                 _("There is somebody called %(name)s already.", name=name), remedy=_("Choose another name.")
             )
         made = connection.execute(
-            _accounts.insert().values(name=name, name_key=_key(name), role=role, created_at=self._clock())
+            _accounts.insert().values(name=name, name_key=person_key(name), role=role, created_at=self._clock())
         )
         key: Any = made.inserted_primary_key
         return int(key[0])
@@ -587,7 +611,7 @@ class StaffBook:
         if len(left) == len(account.recovery_hashes):
             return False
         connection.execute(here.values(recovery_hashes=left))
-        note(connection, account.name, "account.recovery-code-used", account.name, left=str(len(left)))
+        self.note(connection, account.name, "account.recovery-code-used", account.name, left=str(len(left)))
         return True
 
     def _step_of(self, secret: str, code: str) -> int | None:
@@ -616,7 +640,7 @@ class StaffBook:
                 browser=browser[:200],
             )
         )
-        note(connection, account.name, "account.signed-in", account.name)
+        self.note(connection, account.name, "account.signed-in", account.name)
         return token
 
     def _is_live(self, row: Any, now: float) -> bool:
@@ -638,9 +662,9 @@ class StaffBook:
         connection.execute(_failures.insert().values(name_key=key, tries=count, retry_at=now + wait_s, last_at=now))
         # A name that nobody has may be a password typed into the wrong field: it is not written down.
         subject = account.name if account is not None else "unknown name"
-        note(connection, GUI_NAME, "account.refused", subject)
+        self.note(connection, GUI_NAME, "account.refused", subject)
         if wait_s:
-            note(connection, GUI_NAME, "account.locked", subject, attempts=str(count), wait_s=f"{wait_s:.0f}")
+            self.note(connection, GUI_NAME, "account.locked", subject, attempts=str(count), wait_s=f"{wait_s:.0f}")
 
 
 def require_password(password: str, name: str) -> None:
@@ -680,13 +704,42 @@ def _open(path: Path) -> sa.Engine:
     try:
         with engine.execution_options(**{_WRITES: True}).begin() as connection:
             version = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
-            if version not in (0, SCHEMA):
-                raise ConfigurationError(f"{path} is of a newer release (schema {version}).", code=Code.STORE_CORRUPT)
-            _metadata.create_all(connection)
+            if version > SCHEMA:
+                raise ConfigurationError(
+                    f"{path} is of a newer release (schema {version}; this one knows {SCHEMA}).",
+                    code=Code.STORE_CORRUPT,
+                    remedy="Run the newer release again, or restore the folder gui/ from a backup made before it.",
+                )
+            if version == 0:
+                _metadata.create_all(connection)
+            for step in _STEPS[version - 1 :] if version else ():
+                step(connection)
             connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA}")
+            connection.execute(_events.update().values(is_refused=False))
     except sa.exc.DatabaseError as error:
         raise ConfigurationError(f"{path} cannot be read as a list of accounts.", code=Code.STORE_CORRUPT) from error
     return engine
+
+
+def _to_2(connection: sa.Connection) -> None:
+    """Events know when they happened, and names are compared as the warden compares them."""
+    connection.exec_driver_sql("ALTER TABLE events ADD COLUMN at FLOAT")
+    connection.exec_driver_sql("ALTER TABLE events ADD COLUMN is_refused BOOLEAN DEFAULT 0 NOT NULL")
+    # Out of each other's way first: a new key may be what another account's is until its turn.
+    connection.exec_driver_sql("UPDATE accounts SET name_key = char(10) || id")
+    taken: set[str] = set()
+    for account_id, name in connection.exec_driver_sql("SELECT id, name FROM accounts ORDER BY id").all():
+        if (key := person_key(name)) in taken:
+            # Two accounts of what counts as one person now: the older one stays, this one opens no more.
+            connection.exec_driver_sql("UPDATE accounts SET is_locked = 1 WHERE id = ?", (account_id,))
+            continue
+        connection.exec_driver_sql("UPDATE accounts SET name_key = ? WHERE id = ?", (key, account_id))
+        taken.add(key)
+
+
+# Each takes staff.db from one schema to the next; the tables above are those after the last one.
+_STEPS = (_to_2,)
+SCHEMA = 1 + len(_STEPS)
 
 
 def _prepare(connection: Any, _record: object) -> None:
@@ -701,11 +754,6 @@ def _begin(connection: sa.Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get(_WRITES) else "BEGIN")
 
 
-def note(connection: sa.Connection, actor: str, event: str, subject: str, **details: str) -> None:
-    """Keep a line for the node's audit log, in the transaction that it tells of; nothing secret."""
-    connection.execute(_events.insert().values(actor=actor, event=event, subject=subject, details=details))
-
-
 def _end_sessions(connection: sa.Connection, account_id: int) -> None:
     connection.execute(_sessions.delete().where(_sessions.c.account_id == account_id))
 
@@ -718,8 +766,17 @@ def _require(connection: sa.Connection, account_id: int) -> Any:
     return account
 
 
+def _require_another(by: str, account: Any) -> None:
+    """Raise StaffRefusedError for whoever would give the own account a role or a link."""
+    if same_person(by, account.name):
+        raise StaffRefusedError(
+            _("Role and link of your own account are another administrator's to give."),
+            remedy=_("Ask another administrator; 'fedward gui invite' on the node's machine makes one."),
+        )
+
+
 def _require_name(name: str) -> None:
-    if not _is_name(name) or _key(name) == _key(GUI_NAME):
+    if not _is_name(name) or same_person(name, GUI_NAME):
         raise StaffRefusedError(
             _("A name begins with a letter or a digit and has at most 64 letters, digits, spaces and . @ + -"),
             remedy=_("Enter the person's name as the audit log shall show it, for example: Anna Weiss."),
@@ -754,10 +811,6 @@ def _person(row: Any) -> Person:
 
 def _session(row: Any) -> Session:
     return Session(row.token_hash, _person(row), row.csrf, row.opened_at, row.seen_at, row.browser)
-
-
-def _key(name: str) -> str:
-    return " ".join(unicodedata.normalize("NFC", name).casefold().split())
 
 
 def _hash(token: str) -> str:

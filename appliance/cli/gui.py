@@ -9,7 +9,10 @@ from appliance.cli.node import Home
 from appliance.warden.client import GovernanceClient
 from appliance.warden.governance import SOCKET_NAME
 
-app = typer.Typer(no_args_is_help=True, help="The GUI in which this hospital's staff govern their node.")
+app = typer.Typer(
+    no_args_is_help=True,
+    help="The GUI in which this hospital's staff govern their node: a service of its own beside 'fedward node start'.",
+)
 
 
 @app.command()
@@ -17,7 +20,10 @@ app = typer.Typer(no_args_is_help=True, help="The GUI in which this hospital's s
 def start(home: Home) -> None:
     """Start the GUI; as long as nobody has an account, it prints a one-time link for the first.
 
-    Address, port and certificate stand in gui.toml in the node's folder. The node runs with or without it.
+    Address, port and certificate stand in gui.toml in the node's folder. It runs until it is ended, as a service of its
+    own: 'fedward node start' does not start it, and the node runs with or without it. Start it as the node's own user.
+
+    Example: fedward gui start --home /srv/fedward/node
     """
     from node_gui.serve import serve  # noqa: PLC0415 - not every machine has the GUI's libraries
 
@@ -28,12 +34,16 @@ def start(home: Home) -> None:
 @app.command()
 @explained
 def invite(home: Home) -> None:
-    """Print a one-time link that makes an administrator's account; the one before it opens no more."""
-    from node_gui.serve import first_link  # noqa: PLC0415
+    """Print a one-time link that makes an administrator's account; the one before it opens no more.
 
-    link = first_link(home.resolve())
+    For the first account, and when nobody can sign in any more. The GUI must run ('fedward gui start') for the link to
+    open; the administrator invites everybody else in the GUI, under Users.
+    """
+    from node_gui.serve import invite_first  # noqa: PLC0415
+
+    invitation = invite_first(home.resolve())
     console.print("Open this link in a browser; it makes an administrator's account, once:", soft_wrap=True)
-    console.print(visible(link.address), soft_wrap=True)
-    if link.fingerprint is not None:
+    console.print(visible(invitation.link), soft_wrap=True)
+    if invitation.fingerprint is not None:
         console.print("Your browser will ask about the certificate: accept it only with this SHA-256 fingerprint:")
-        console.print(visible(link.fingerprint), soft_wrap=True)
+        console.print(visible(invitation.fingerprint), soft_wrap=True)

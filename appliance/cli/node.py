@@ -14,7 +14,7 @@ import typer
 from pydantic import ValidationError
 from rich.syntax import Syntax
 
-from appliance.cli.console import console, explained, moment, print_table, visible
+from appliance.cli.console import console, errors, explained, moment, print_table, visible
 from appliance.protocol import chain
 from appliance.protocol.errors import Code, FedWardError
 from appliance.protocol.wording import did_you_mean
@@ -37,6 +37,14 @@ Until = Annotated[
 _Dataset = Annotated[str, typer.Argument(help="The dataset's name or id.")]
 _Plan = Annotated[str, typer.Argument(help="The plan's name, or the first six characters of its hash or more.")]
 _Experiment = Annotated[str, typer.Argument(help="The experiment's id.")]
+_Shown = Annotated[
+    int | None,
+    typer.Option(
+        "--shown",
+        help="The revision that 'show' or 'diff' printed; a plan that somebody decided on since is left as it is.",
+        show_default=False,
+    ),
+]
 _Researcher = Annotated[str, typer.Argument(help="The researcher's member id.")]
 
 app = typer.Typer(no_args_is_help=True, help="Run and govern this hospital's node.")
@@ -289,7 +297,7 @@ def plan_list(home: Home) -> None:
 def plan_show(home: Home, plan: _Plan) -> None:
     """Show a plan's exact text, and what was decided about it."""
     p = History(home).plan(plan)
-    lines = [f"{p['name']}  {p['sha256']}", f"{p['state']}; asked by {p['requested_by']}"]
+    lines = [_which(p), f"{p['state']}; asked by {p['requested_by']}"]
     lines += filter(None, (p["description"], p["note"] and f"note: {p['note']}"))
     lines += [f"range: {json.dumps(allowed)}" for allowed in p["ranges"] or p["asked_ranges"]]
     console.print(visible("\n".join(lines)), soft_wrap=True)
@@ -300,7 +308,9 @@ def plan_show(home: Home, plan: _Plan) -> None:
 @explained
 def plan_diff(home: Home, plan: _Plan) -> None:
     """Show what changed against the last approved plan of the same name."""
-    diff = History(home).plan_diff(plan)
+    history = History(home)
+    diff = history.plan_diff(plan)
+    errors.print(visible(_which(history.plan(plan))), soft_wrap=True)
     if diff:
         _print_code(diff, "diff")
     else:
@@ -333,14 +343,19 @@ def plan_approve(
     plan: _Plan,
     note: Note = "",
     until: Until = None,
+    shown: _Shown = None,
     range_: Annotated[
         list[str] | None,
         typer.Option("--range", help="NAME=MIN:MAX, for example epochs=1:5 or optimizer_args.lr=:0.1; give several."),
     ] = None,
 ) -> None:
-    """Permit a plan's exact text to run, with its arguments inside ranges if you give any."""
+    """Permit a plan's exact text to run, with its arguments inside ranges if you give any.
+
+    Give --shown with the revision that you read: when somebody decided on the plan since, yours is refused.
+    """
     ranges = None if range_ is None else [_range(text) for text in range_]
-    answer = _warden(home, person).call("plan.approve", plan=plan, note=note, until=_end_of(until), ranges=ranges)
+    meant = _decided_on(home, plan, shown)
+    answer = _warden(home, person).call("plan.approve", **meant, note=note, until=_end_of(until), ranges=ranges)
     if answer["is_approved"]:
         console.print(f"approved {answer['sha256']}")
     else:
@@ -349,17 +364,17 @@ def plan_approve(
 
 @plan_app.command("reject")
 @explained
-def plan_reject(home: Home, person: Person, plan: _Plan, note: Note = "") -> None:
+def plan_reject(home: Home, person: Person, plan: _Plan, note: Note = "", shown: _Shown = None) -> None:
     """Say no to a plan."""
-    _warden(home, person).call("plan.reject", plan=plan, note=note)
+    _warden(home, person).call("plan.reject", **_decided_on(home, plan, shown), note=note)
     console.print(f"{plan} is rejected.", markup=False, highlight=False)
 
 
 @plan_app.command("revoke")
 @explained
-def plan_revoke(home: Home, person: Person, plan: _Plan, note: Note = "") -> None:
+def plan_revoke(home: Home, person: Person, plan: _Plan, note: Note = "", shown: _Shown = None) -> None:
     """Take an approval back; what runs under it ends within five seconds."""
-    _warden(home, person).call("plan.revoke", plan=plan, note=note)
+    _warden(home, person).call("plan.revoke", **_decided_on(home, plan, shown), note=note)
     console.print(f"{plan} is revoked; nothing of it runs any more.", markup=False, highlight=False)
 
 
@@ -462,6 +477,17 @@ def export_lines(lines: Any, out: Path | None) -> None:
     else:
         with out.open("w", encoding="utf-8", newline="") as file:
             file.writelines(chain.export(lines))
+
+
+def _which(plan: dict[str, Any]) -> str:
+    return f"{plan['name']}  {plan['sha256']}  revision {plan['revision']}"
+
+
+def _decided_on(home: Path, plan: str, shown: int | None) -> dict[str, Any]:
+    """The exact text and its revision, said aloud: what is decided on is what stands here, whoever is quicker."""
+    found = History(home).plan(plan)
+    console.print(visible(_which(found)), soft_wrap=True)
+    return {"plan": found["sha256"], "shown": found["revision"] if shown is None else shown}
 
 
 # Reading what people type

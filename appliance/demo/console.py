@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -15,6 +16,15 @@ from rich.table import Table
 
 from appliance.demo.report import duration, size, summary
 from appliance.demo.results import Results
+
+# What a newcomer does with a hospital's GUI.
+_FIRST_STEPS = """\
+1. Open a plan reviewer's link. It opens once, within a day. The browser warns of a certificate that this machine made \
+for itself: look at the certificate, compare its SHA-256 fingerprint with the one above, and go on.
+2. Choose a password and sign in. [bold]Home[/] says that a plan waits: the researcher has changed it since it was \
+approved. [bold]Read the plan[/], then [bold]See what changed[/].
+3. Approve it, or reject it with a note that the researcher reads. The administrator's link makes an account that \
+invites others and sets the policy."""
 
 
 class RoundsView:
@@ -46,6 +56,22 @@ class RoundsView:
             self._console.print(
                 f"seed {self._seed}: {self._rounds} rounds in {took}; the last: {facts}", highlight=False
             )
+
+
+@dataclass(frozen=True)
+class Door:
+    """How somebody comes into a hospital's GUI.
+
+    Attributes:
+        address: Where it is.
+        fingerprint: SHA-256 of the certificate that it made for itself.
+        links: One-time links by whom each makes an account for.
+    """
+
+    hospital: str
+    address: str
+    fingerprint: str
+    links: Mapping[str, str]
 
 
 class DemoConsole:
@@ -103,6 +129,20 @@ class DemoConsole:
         self.console.print()
         for name, path in files.items():
             self.console.print(f"[bold]{escape(name)}[/]  {escape(str(path))}", highlight=False, soft_wrap=True)
+
+    def doors(self, doors: Sequence[Door]) -> None:
+        """Show how to come into each hospital's GUI, and what there is to do."""
+        self.console.print("\n[bold]Each hospital's side, in a browser[/]\n")
+        for door in doors:
+            lines = {f"one-time link, {whom}": link for whom, link in door.links.items()}
+            lines |= {"address afterwards": door.address, "its certificate, SHA-256": door.fingerprint}
+            self.console.print(f"  [bold]{escape(door.hospital)}[/]")
+            for name, value in lines.items():
+                # As it is: half a link opens nothing, and a fingerprint's ":AB:" is no little picture.
+                line = f"    {name:<30} {value}"
+                self.console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
+            self.console.print()
+        self.console.print(_FIRST_STEPS, highlight=False)
 
     def _line(self, mark: str, text: str, note: str) -> None:
         self.console.print(f"{mark} {escape(text)}  [dim]{escape(note)}[/]", highlight=False, soft_wrap=True)

@@ -24,6 +24,18 @@ SEEDS = (0, 1, 2, 3, 4)
 TEST_RATIO = 0.25
 MODEL_ARGS: dict[str, Any] = {}
 
+# What the researcher changes in the plan's next version, as text before and text after: a stricter outcome, one input
+# less, and a line that the reviewers get a hint on.
+CHANGES = (
+    (" will bleed at half of all sites or more at visit 5,", " will bleed at 60 % of all sites or more at visit 5,"),
+    ("BLEEDS_FROM = 50.0", "BLEEDS_FROM = 60.0"),
+    ('    "pregnancies": (2.0, 2.0),  # before this one\n', ""),
+    (
+        " >= BLEEDS_FROM\n",
+        ' >= BLEEDS_FROM\n        print(f"{len(bleeds)} women, of whom {int(bleeds.sum())} bleed")\n',
+    ),
+)
+
 
 def training_args(seed: int) -> dict[str, Any]:
     """The training arguments of one run; the seed decides which patients are held out as well."""
@@ -37,6 +49,14 @@ def training_args(seed: int) -> dict[str, Any]:
         "log_interval": 5,
         "random_seed": seed,
     }
+
+
+def next_version() -> str:
+    """The plan's text as the researcher asks for it next, when nobody of a hospital has read it yet."""
+    text = PLAN.read_text("utf-8")
+    for before, after in CHANGES:
+        text = text.replace(before, after)
+    return text
 
 
 def hospital_datasets() -> dict[str, Dataset]:

@@ -30,6 +30,7 @@ from appliance.demo.settings import (
     SEEDS,
     TEST_RATIO,
     hospital_datasets,
+    next_version,
     training_args,
 )
 from appliance.embedded.consortium import NETWORK, EmbeddedConsortium, Seat, require_unused
@@ -51,7 +52,7 @@ RANGES = (
     {"name": "num_updates", "minimum": 1, "maximum": 50},
     {"name": "optimizer_args.lr", "minimum": 0.0001, "maximum": 0.1},
 )
-_INSTITUTIONS = {
+INSTITUTIONS = {
     "harlem": "Harlem Hospital",
     "hennepin": "Hennepin County",
     "kentucky": "University of Kentucky",
@@ -90,7 +91,7 @@ class Demo:
         self._seeds = tuple(seeds)
         self._rounds = rounds
         self._datasets = hospital_datasets()
-        seats = [Seat(hospital, _INSTITUTIONS[hospital]) for hospital in HOSPITALS]
+        seats = [Seat(hospital, INSTITUTIONS[hospital]) for hospital in HOSPITALS]
         self.consortium = EmbeddedConsortium(
             self.folder, nodes=seats, researchers=[Seat(RESEARCHER, "The demo's researcher")], name="FedWard demo"
         )
@@ -117,6 +118,24 @@ class Demo:
         write_report(results, self.folder / "report.html")
         return results
 
+    def ask_again(self) -> None:
+        """The researcher asks for a changed plan, on which the demo decides nothing: it waits for whoever looks on.
+
+        Raises:
+            FedWardError: A hospital did not take it up.
+        """
+        plan = self.folder / "next-plan.py"
+        plan.write_text(next_version(), "utf-8")
+        with (
+            self._console.step("The researcher asks the hospitals to review a changed version of the plan"),
+            Federation(self.consortium.home(RESEARCHER)) as federation,
+        ):
+            self._request(
+                self._experiment(federation, self._seeds[0], plan),
+                "The same question with a stricter outcome, bleeding from 60 % of sites on, and to see whether the "
+                "number of pregnancies is needed.",
+            )
+
     def stop(self) -> None:
         """End every process."""
         self.consortium.stop()
@@ -139,20 +158,25 @@ class Demo:
             }
             report = self._staff(hospital, "data manager").call("dataset.add", spec=spec)
             note = f"registers {report['rows']} women's records and permits the researcher"
-            self._console.review(_INSTITUTIONS[hospital], note)
+            self._console.review(INSTITUTIONS[hospital], note)
 
     def _approve(self, federation: Federation) -> None:
         experiment = self._experiment(federation, self._seeds[0])
         with self._console.step("The researcher asks the hospitals to review the training plan"):
-            standings = experiment.request_approval("Predict bleeding at visit 5 from the baseline visit.", RANGES)
+            sha256 = self._request(experiment, "Predict bleeding at visit 5 from the baseline visit.")
         for hospital in HOSPITALS:
-            standing = standings[hospital]
-            if standing.state is not PlanState.PENDING:
-                raise FedWardError(f"The plan is {standing.state} at {hospital}.", code=Code.PLAN_NOT_APPROVED)
             self._staff(hospital, "reviewer").call(
-                "plan.approve", plan=standing.sha256, note="Read line by line: one logistic regression."
+                "plan.approve", plan=sha256, note="Read line by line: one logistic regression."
             )
-            self._console.review(_INSTITUTIONS[hospital], f"approves the plan {standing.sha256[:12]}")
+            self._console.review(INSTITUTIONS[hospital], f"approves the plan {sha256[:12]}")
+
+    def _request(self, experiment: Experiment, description: str) -> str:
+        """Ask every hospital for its approval; returns the hash of the text that waits there now."""
+        standings = experiment.request_approval(description, RANGES)
+        for hospital in HOSPITALS:
+            if (state := standings[hospital].state) is not PlanState.PENDING:
+                raise FedWardError(f"The plan is {state} at {hospital}.", code=Code.PLAN_NOT_APPROVED)
+        return str(standings[next(iter(HOSPITALS))].sha256)
 
     def _staff(self, hospital: str, part: str) -> GovernanceClient:
         socket = self.consortium.home(hospital) / SOCKET_NAME
@@ -175,10 +199,10 @@ class Demo:
             experiment.run()
         return run
 
-    def _experiment(self, federation: Federation, seed: int) -> Experiment:
+    def _experiment(self, federation: Federation, seed: int, plan: Path = PLAN) -> Experiment:
         return Experiment(
             tags=[TAG],
-            training_plan_file=PLAN,
+            training_plan_file=plan,
             model_args=MODEL_ARGS,
             training_args=training_args(seed),
             round_limit=self._rounds,
@@ -219,7 +243,7 @@ class Demo:
         )
 
     def _egress(self, hospital: str) -> Egress:
-        self._staff(hospital, "auditor").call("node.status")  # writes down what was only counted until now
+        self._staff(hospital, "auditor").call("egress.flush")
         history = History(self.consortium.home(hospital))
         uploads = [entry["size_bytes"] for entry in history.egress() if entry["kind"] == "upload"]
         traffic = history.traffic()
@@ -231,7 +255,7 @@ class Demo:
     def _hospital(self, hospital: str, dataset: Dataset) -> Hospital:
         _, held_out = split_indices(len(dataset), TEST_RATIO, self._seeds[0], groups=dataset.groups)
         return Hospital(
-            name=_INSTITUTIONS[hospital],
+            name=INSTITUTIONS[hospital],
             patients=len(dataset),
             held_out=len(held_out),
             data_bytes=HOSPITALS[hospital].stat().st_size,

@@ -5,6 +5,7 @@ member.toml     id, the operator's pinned key, the network host's endpoints
 register.jws    the membership register, in the operator's signature
 keys/           identity.pem, sealing.pem (0600; made here, never copied)
 tls/            ca.pem, cert.pem, key.pem (0600)
+images.toml     what the parts run from, as the deployment writes it; absent where they run from no images
 store/ spool/ run/ data/     as the component needs them
 """
 
@@ -54,6 +55,14 @@ class MemberSettings(BaseModel):
     id: MemberId
     operator: KeyText
     endpoints: tuple[Endpoint, ...] = Field(min_length=1)
+
+
+class ImageSettings(BaseModel):
+    """``images.toml``: ``[images]`` with an image's id for each part, such as ``warden = "sha256:…"``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    images: dict[str, str] = {}
 
 
 @dataclass(frozen=True)

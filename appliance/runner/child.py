@@ -12,6 +12,7 @@ from pathlib import Path
 
 from appliance.protocol.errors import Code, FedWardError
 from appliance.protocol.local.jobs import DatasetSource, InspectJob, Limits, SandboxLevel, TrainJob
+from appliance.protocol.local.process import resident_bytes
 from appliance.runner.cgroup import ControlGroup
 from appliance.runner.leftovers import forget_leader, note_leader
 from appliance.runner.nursery import Nursery
@@ -20,7 +21,7 @@ from appliance.runner.record import Record
 from appliance.runner.scratch import is_within, wipe
 from appliance.runner.stamp import Stamp, stamp
 from appliance.runner.stream import Stream
-from appliance.runner.usage import nameless, resident_bytes, shared_out_bytes
+from appliance.runner.usage import nameless, shared_out_bytes
 from appliance.runner.wire import Start
 
 END_S = 4.5  # how long a child and its descendants may take to die

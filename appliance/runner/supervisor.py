@@ -11,7 +11,7 @@ import selectors
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,15 +36,18 @@ from appliance.protocol.local.jobs import (
     TrainJob,
     parse_request,
 )
+from appliance.protocol.local.process import ProcessUse, process_use
 from appliance.protocol.local.sealed import UnsealedError, require_sealed
 from appliance.runner.cgroup import ControlGroups
 from appliance.runner.child import Child, Purpose
+from appliance.runner.gpu import find_gpus
 from appliance.runner.leftovers import end_leftovers
 from appliance.runner.nursery import Nursery
-from appliance.runner.processes import become_subreaper
+from appliance.runner.processes import become_subreaper, family
 from appliance.runner.sandbox import probe
 from appliance.runner.scratch import make_scratch, wipe
 from appliance.runner.stream import Stream
+from appliance.runner.usage import shared_out_bytes
 from appliance.runner.wire import Crashed, FromChild, failed_from, parse_from_child
 from appliance.training import TrainingArguments
 
@@ -127,6 +130,7 @@ class Supervisor:
         self._is_ending = False
         own_uid = bool(settings.own_uids) and os.geteuid() == 0
         self._level = probe(cgroup=self._groups.is_usable, own_uid=own_uid)
+        self._gpus = find_gpus()
 
     def serve(self) -> None:
         """Serve until SIGTERM, SIGINT, or the end of the process named as parent; leaves nothing behind.
@@ -276,12 +280,18 @@ class Supervisor:
 
     def _answer(self, request: Hello | StopExperiment) -> HelloReply | Ended | Failed:
         if isinstance(request, Hello):
-            return HelloReply(pid=os.getpid(), sandbox=self._level)
+            return HelloReply(pid=os.getpid(), sandbox=self._level, gpus=self._gpus, processes=tuple(self._processes()))
         seat = self._seats.get(request.experiment_id)
         ended_at = None if seat is None else self._end_child(seat, Code.ROUND_STOPPED, "The round was stopped.")
         if seat is not None and ended_at is None:
             return Failed(code=Code.INTERNAL, message=f"A process of '{request.experiment_id}' does not die.")
         return Ended(experiment_id=request.experiment_id, was_running=seat is not None, ended_at=ended_at)
+
+    def _processes(self) -> Iterator[ProcessUse]:
+        yield process_use("runner")
+        for name, seat in self._seats.items():
+            taken = sum(shared_out_bytes(member.pid) for member in family(seat.child.pid))
+            yield process_use(name, seat.child.pid).model_copy(update={"memory_bytes": taken})
 
     def _drop(self, client: _Client) -> None:
         """Forget a connection, and end what worked for it."""

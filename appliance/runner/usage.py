@@ -14,7 +14,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-_PAGE = os.sysconf("SC_PAGE_SIZE")
+from appliance.protocol.local.process import resident_bytes
+
 _BLOCK = 512  # of st_blocks, whatever the file system's own
 _HIDDEN = 1 << 62  # bytes
 _File = tuple[bool, int]  # whether it is on the disk, and its inode
@@ -31,14 +32,6 @@ class Nameless:
 
     memory_bytes: int
     disk_bytes: int
-
-
-def resident_bytes(pid: int) -> int:
-    """A process's own memory, pages that it shares with others among them; 0 when it is gone."""
-    try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE
-    except (OSError, IndexError):
-        return 0
 
 
 def shared_out_bytes(pid: int) -> int:

@@ -2,7 +2,7 @@
 
 A plan is its exact text; its SHA-256 is its name. An approval covers that text and the ranges of its arguments,
 may end by itself, and can be taken back at any moment. Where the site asks for a second reviewer, it counts once two
-different people gave it.
+different people gave it, neither of whom let the other into the GUI.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ import sqlalchemy as sa
 
 from appliance.protocol.envelope import Clock
 from appliance.protocol.errors import Code, FedWardError
+from appliance.protocol.local.person import same_person
 from appliance.protocol.messages import ArgumentRange, PlanApproval, PlanState
 from appliance.transport.sqlite import Statement
 from appliance.warden.audit import AuditLog
 from appliance.warden.findings import lone_returns
-from appliance.warden.history import same_person
+from appliance.warden.history import let_in_by
 from appliance.warden.policy import Policy
 from appliance.warden.store import plan_decisions, plans
 
@@ -114,7 +115,7 @@ class PlanBook:
         given = None if ranges is None else [r.model_dump(mode="json") for r in ranges]
         first = plan["first_approval"]
         if first is not None:
-            self._require_second(staff, first, given, until)
+            self._require_second(connection, staff, first, given, until)
             given, until = first["ranges"], first["until"]
         if until is not None and until <= self._clock():
             raise FedWardError("The approval would end in the past.", code=Code.ARGUMENT_INVALID)
@@ -275,13 +276,28 @@ class PlanBook:
             raise DecisionStaleError(f"{who} decided on this plan since it was shown to you; nothing was changed.")
         return plan
 
-    def _require_second(self, staff: str, first: dict[str, Any], ranges: list[Any] | None, until: float | None) -> None:
+    def _require_second(
+        self,
+        connection: sa.Connection,
+        staff: str,
+        first: dict[str, Any],
+        ranges: list[Any] | None,
+        until: float | None,
+    ) -> None:
         if same_person(staff, first["reviewer"]):
             raise FedWardError(
                 "You gave the first of two approvals; somebody else gives the second.",
                 code=Code.POLICY_REFUSED,
                 rule=str(self._policy.rule("second_reviewer")),
                 remedy="Ask another reviewer to read the plan.",
+            )
+        pairs = ((staff, first["reviewer"]), (first["reviewer"], staff))
+        if any(same_person(maker, one) for one, other in pairs for maker in let_in_by(connection, other)):
+            raise FedWardError(
+                f"One of you and {first['reviewer']} let the other in, so that the two accounts may be one person's.",
+                code=Code.POLICY_REFUSED,
+                rule=str(self._policy.rule("second_reviewer")),
+                remedy="Ask a reviewer to read the plan who let in neither of you, and whom neither of you let in.",
             )
         if ranges not in (None, first["ranges"]) or until not in (None, first["until"]):
             raise FedWardError(

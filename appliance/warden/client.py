@@ -11,7 +11,7 @@ from appliance.protocol.local.frames import connect
 CALL_TIMEOUT_S = 600.0  # reading a large dataset takes its time
 QUICK_TIMEOUT_S = 10.0
 # What pages wait for: a warden that hangs is down.
-_QUICK = frozenset({"account.record", "experiment.live", "node.status", "policy.show"})
+_QUICK = frozenset({"account.record", "experiment.live", "node.status", "policy.own", "policy.show"})
 
 
 class GovernanceClient:

@@ -8,11 +8,13 @@ A Unix socket in the node's folder that only the service's own user may open. Ea
 
 from __future__ import annotations
 
+import hashlib
 import os
 import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -23,19 +25,31 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, v
 from appliance.protocol.errors import Code, FedWardError
 from appliance.protocol.local.frames import Channel, listen
 from appliance.protocol.local.jobs import SANDBOX_LEVELS, DatasetSource, InspectJob
+from appliance.protocol.local.process import process_use
 from appliance.protocol.local.runner_client import RunnerError
 from appliance.protocol.messages import ArgumentRange, Finite, Tag
 from appliance.protocol.register import Role
+from appliance.protocol.wording import did_you_mean
 from appliance.warden import datasets as dataset_states
+from appliance.warden.config import NodeConfig
 from appliance.warden.datasets import DatasetSpec, source_of
-from appliance.warden.history import ENDED, EgressFilter, find_experiment, find_plan
+from appliance.warden.history import (
+    ENDED,
+    AuditFilter,
+    EgressFilter,
+    audit_texts,
+    find_experiment,
+    find_plan,
+    last_audit_line,
+)
 from appliance.warden.queue import RoundQueue
 from appliance.warden.services import Services
-from appliance.warden.store import datasets, rounds
+from appliance.warden.store import datasets, put_setting, rounds, setting
 
 SOCKET_NAME = "run/governance.sock"
 KEPT_WARM_S = 86_400.0  # longer than any runner keeps a child that waits
 PROBLEMS_SHOWN = 10
+_TOLD_UP_TO = "accounts_told_up_to"  # when what the GUI told last of its accounts had happened
 AUDIT_EXPORT_TYPE = "fedward-audit-export+jws"
 _log = structlog.get_logger(__name__)
 
@@ -46,7 +60,7 @@ _Source = Annotated[str, Field(min_length=1, max_length=500_000)]
 _Path = Annotated[str, Field(max_length=4096)]
 _Description = Annotated[str, Field(max_length=2000)]
 _Tags = Annotated[tuple[Tag, ...], Field(min_length=1, max_length=16)]
-_Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+_Search = Annotated[str, Field(max_length=200)]
 _Account = Annotated[str, Field(max_length=64)]
 # What the GUI may say of its own: accounts, and whom it tells what happens.
 AccountEvent = Literal[
@@ -274,13 +288,25 @@ class Governance:
 
     # Policy, experiments
 
-    def policy_set(self, staff: Staff, changes: dict[str, JsonValue]) -> list[dict[str, Any]]:
-        """Change the site's own rules; only towards the stricter where the consortium has spoken."""
+    def policy_set(
+        self, staff: Staff, changes: dict[str, JsonValue], *, shown: dict[str, JsonValue] | None = None
+    ) -> list[dict[str, Any]]:
+        """Change the site's own rules; only towards the stricter where the consortium has spoken.
+
+        Args:
+            shown: By rule, what whoever decides saw: the value in force, of ranges and overrides the site's own.
+        """
         audit, actor = self._services.audit, f"staff:{staff.name}"
         self._services.policy.change(
-            changes, lambda connection: audit.write(connection, actor, "policy.changed", "site", changes=changes)
+            changes,
+            lambda connection: audit.write(connection, actor, "policy.changed", "site", changes=changes),
+            shown,
         )
         return self.policy_show(staff)
+
+    def policy_own(self, _staff: Staff) -> dict[str, Any]:
+        """What this site itself has set, by rule; None, or nothing in it, where it has left a rule to others."""
+        return self._services.policy.own()
 
     def policy_show(self, _staff: Staff) -> list[dict[str, Any]]:
         """The rules in force, who set each, and what the consortium demands at least (None: nothing)."""
@@ -335,6 +361,11 @@ class Governance:
         running, loss = self._queue.live_of(experiment) or (None, [])
         return {"running": running, "loss": loss}
 
+    def egress_flush(self, _staff: Staff) -> dict[str, Any]:
+        """Write what was only counted until now into the records, which the next heartbeat would do."""
+        self._services.egress.flush(self._services.store)
+        return {}
+
     def egress_export(
         self,
         staff: Staff,
@@ -352,6 +383,7 @@ class Governance:
         """
         wanted = EgressFilter(experiment_id, recipient, since, until, updates_only)
         services = self._services
+        services.egress.flush(services.store)  # what was only counted until now left, too
         with services.store.read() as connection:  # a long record keeps no round from its transactions
             statement = services.egress.statement(connection, services.signer, wanted)
         with services.store.write() as connection:
@@ -359,43 +391,78 @@ class Governance:
         return statement
 
     def account_record(
-        self, staff: Staff, event: AccountEvent, account: _Account, *, details: dict[_Account, _Note] | None = None
+        self,
+        staff: Staff,
+        event: AccountEvent,
+        account: _Account,
+        *,
+        details: dict[_Account, _Note] | None = None,
+        happened_at: Finite | None = None,
     ) -> dict[str, Any]:
         """Write down what happened to an account or to the notices of the GUI, which keeps them: the log is the node's.
 
         Args:
             staff: Who did it; for a sign-in that was refused, the name that was tried or the GUI itself.
             account: Whose account it is; ``notices`` for these.
+            happened_at: Seconds since the epoch; the GUI tells what happened while the warden was down afterwards. In
+                the log it lies between what was told before and now, and the line is dated when it was told.
         """
         if staff.via != "gui":
             raise FedWardError("Only the GUI keeps accounts.", code=Code.STAFF_REFUSED)
-        with self._services.store.write() as connection:
-            self._services.audit.write(connection, f"staff:{staff.name}", event, account, **(details or {}))
+        services, now = self._services, time.time()
+        with services.store.write() as connection:
+            before = float(setting(connection, _TOLD_UP_TO) or 0)
+            happened_at = min(max(now if happened_at is None else happened_at, before), now)
+            put_setting(connection, _TOLD_UP_TO, repr(happened_at))
+            said = {**(details or {}), "happened_at": round(happened_at, 3)}
+            services.audit.write(connection, f"staff:{staff.name}", event, account, **said)
         return {}
 
-    def audit_sign(self, staff: Staff, sha256: _Sha256, lines: Annotated[int, Field(ge=0)]) -> dict[str, Any]:
-        """Sign an export of the audit log, so that whoever gets the file can check whose it is, unchanged.
+    def audit_export(
+        self,
+        staff: Staff,
+        *,
+        search: _Search = "",
+        subject: _Name | None = None,
+        since: Finite | None = None,
+        until: Finite | None = None,
+    ) -> dict[str, Any]:
+        """A statement on lines of the audit log, in the node's signature; the lines are read from the records.
 
-        That it holds what the log holds is its exporter's word, who stands in it; every line can be compared.
-
-        Args:
-            sha256: Of every byte of the file before the signature's own line.
-            lines: How many lines these are.
+        It says which lines were meant: no part of a log can be shown as the whole.
 
         Returns:
-            ``signature``: a JWS (``fedward-audit-export+jws``) with the node's identity key.
+            ``signature``: a JWS (``fedward-audit-export+jws``) over the hash of the lines' texts; ``up_to``: the number
+            of the log's last line.
         """
-        services = self._services
-        details = {"sha256": sha256, "lines": lines}
-        statement = {"at": int(time.time()), "member": services.signer.member_id, "staff": staff.name, **details}
+        services, digest, lines = self._services, hashlib.sha256(), 0
+        with services.store.read() as connection:  # a long log keeps no round from its transactions
+            wanted = AuditFilter(search, subject, since, until, last_audit_line(connection))
+            for text in audit_texts(connection, wanted):
+                digest.update(f"{text}\n".encode())
+                lines += 1
+        claims = {
+            "node": services.signer.member_id,
+            "at": int(time.time()),
+            "staff": staff.name,
+            "wanted": asdict(wanted),
+            "lines": lines,
+            "lines_sha256": digest.hexdigest(),
+        }
         with services.store.write() as connection:
-            services.audit.write(connection, f"staff:{staff.name}", "audit.exported", sha256[:12], **details)
-        return {"signature": services.signer.sign_statement(AUDIT_EXPORT_TYPE, statement)}
+            services.audit.write(
+                connection,
+                f"staff:{staff.name}",
+                "audit.exported",
+                subject or "",
+                lines=lines,
+                sha256=digest.hexdigest(),
+            )
+        return {"signature": services.signer.sign_statement(AUDIT_EXPORT_TYPE, claims), "up_to": wanted.up_to}
 
     def node_status(self, _staff: Staff) -> dict[str, Any]:
-        """What the node does at this moment; what was only counted until now stands in the records afterwards."""
+        """What the node does at this moment. Every page asks, so it writes nothing and waits for no round's writing."""
         services = self._services
-        services.egress.flush(services.store)
         return {
             "member": services.signer.member_id,
             "register_version": services.register.version,
@@ -412,6 +479,37 @@ class Governance:
         required = self._services.policy.value("sandbox")
         level = self._services.runner.hello().sandbox
         return {"level": level.model_dump(), "required": required, "lacking": level.lacks(SANDBOX_LEVELS[required])}
+
+    def node_machine(self, _staff: Staff) -> dict[str, Any]:
+        """What the node's processes use, and what of the machine its plans may use.
+
+        Returns:
+            ``processes``: the warden's, and the runner's with its children, unless it does not answer; ``gpus``: those
+            that the runner sees, None when it does not answer; ``gpu``: what policy says of them.
+        """
+        processes, gpus = [process_use("warden")], None
+        try:
+            runner = self._services.runner.hello()
+        except FedWardError:
+            _log.info("the runner does not say what it uses")
+        else:
+            processes += runner.processes
+            gpus = [gpu.model_dump() for gpu in runner.gpus]
+        gpu = self._services.policy.value("gpu")
+        return {"processes": [process.model_dump() for process in processes], "gpus": gpus, "gpu": gpu}
+
+    def node_settings(self, _staff: Staff) -> list[dict[str, Any]]:
+        """The warden's settings in force, each with the release's: ``name``, ``here``, ``release``."""
+        home = self._services.spool.parent.resolve()
+        release = NodeConfig.model_construct()  # the environment's say left out
+
+        def shown(value: Any) -> Any:
+            if not isinstance(value, Path):
+                return value
+            return str(value.relative_to(home) if value.is_relative_to(home) else value)
+
+        pairs = ((name, getattr(self._services.config, name)) for name in NodeConfig.model_fields)
+        return [{"name": name, "here": shown(value), "release": shown(getattr(release, name))} for name, value in pairs]
 
     # Inside
 
@@ -489,9 +587,13 @@ class Governance:
             return str(find_plan(connection, prefix)["sha256"])
 
     def _require_researcher(self, member_id: str) -> None:
-        member = self._services.register.require(member_id)
-        if member.role not in (Role.RESEARCHER, Role.FEDERATOR):
-            raise FedWardError(f"'{member_id}' is a {member.role}, not a researcher.", code=Code.ARGUMENT_INVALID)
+        known = [member.id for member in self._services.register.with_role(Role.RESEARCHER, Role.FEDERATOR)]
+        if member_id not in known:
+            raise FedWardError(
+                f"'{member_id}' is no active researcher of this consortium.{did_you_mean(member_id, known)}",
+                code=Code.ARGUMENT_INVALID,
+                remedy="Choose one of those under Members; the consortium's operator admits others.",
+            )
 
 
 class GovernanceServer:

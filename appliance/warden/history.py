@@ -10,7 +10,6 @@ import difflib
 import json
 import re
 import time
-import unicodedata
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -46,6 +45,7 @@ SCANNED_AT_MOST = 20_000  # audit lines that one search looks at before it says 
 UPDATES = ("upload", "enclosed")  # what an update's line in the egress record is called
 MOST_POINTS = 300  # of a curve over rounds
 ENDED = frozenset({"finished", "stopped", "failed"})  # where an experiment stands that asks for nothing at the moment
+_LETTING_IN = ("account.invited", "account.roles-changed")
 _ALTERED_IN_A_ROW = 20  # lines that are looked at to find one that says when it was written
 _WHOLE_HASH = re.compile(r"[0-9a-f]{64}")
 _WAITS_S = 86_400.0  # how long an unfinished experiment without a round here counts as being between two
@@ -126,6 +126,26 @@ class EgressFilter:
         return found
 
 
+@dataclass(frozen=True)
+class AuditFilter:
+    """Which lines of the audit log are meant; what is empty or None does not matter.
+
+    A period is found by the lines' order: what was written while the machine's clock was set back may lie outside it.
+
+    Attributes:
+        search: A text that stands in the line, upper case or lower.
+        subject: What the lines are about: the id of an experiment or a dataset, a plan's hash, an account.
+        since: Seconds since the epoch, as for ``until``, which is not within.
+        up_to: The number of the last line; what was written later is not meant.
+    """
+
+    search: str = ""
+    subject: str | None = None
+    since: float | None = None
+    until: float | None = None
+    up_to: int | None = None
+
+
 class History:
     """The node's records.
 
@@ -204,12 +224,6 @@ class History:
             dataset["permissions"] = [row for row in found if row["dataset_id"] == dataset["id"]]
         return page
 
-    def researchers(self) -> list[str]:
-        """Who has a permission here or asked for a plan."""
-        asked = sa.select(plans.c.requested_by).where(plans.c.origin == "researcher")
-        with self._read() as connection:
-            return sorted(set(connection.scalars(sa.union(sa.select(permissions.c.researcher), asked))))
-
     def plan_page(
         self, *, search: str = "", states: Sequence[PlanState] = (), offset: int = 0, size: int = PAGE
     ) -> Page:
@@ -274,6 +288,11 @@ class History:
         with self._read() as connection:
             found = rows(connection, query.limit(1))
         return found[0] if found else None
+
+    def let_in_by(self, account: str) -> dict[str, float]:
+        """Who made a GUI's account, or gave it its role or a new link, and when last."""
+        with self._read() as connection:
+            return let_in_by(connection, account)
 
     def plans(self) -> list[dict[str, Any]]:
         """All plans, the newest request first."""
@@ -428,6 +447,12 @@ class History:
         with self._read() as connection:
             return {row.experiment_id: row.name for row in connection.execute(query)}
 
+    def argument_names(self) -> list[str]:
+        """The names, dotted, of the training arguments that the latest rounds here came with."""
+        query = sa.select(rounds.c.training_args).order_by(rounds.c.accepted_at.desc()).limit(PAGE)
+        with self._read() as connection:
+            return sorted({name for arguments in connection.scalars(query) for name in _dotted(arguments)})
+
     def open_rounds(self) -> list[dict[str, Any]]:
         """The rounds that wait or run, in the order in which the node takes them up."""
         columns = (rounds.c.jti, rounds.c.experiment_id, rounds.c.round, rounds.c.accepted_at, rounds.c.researcher)
@@ -510,6 +535,11 @@ class History:
         with self._read() as connection:
             yield from audit_lines(connection)
 
+    def audit_texts(self, wanted: AuditFilter) -> Iterator[str]:
+        """All lines that are meant, as an export holds them, the oldest first."""
+        with self._read() as connection:
+            yield from audit_texts(connection, wanted)
+
     def audit_page(
         self,
         *,
@@ -522,25 +552,18 @@ class History:
     ) -> AuditPage:
         """Lines of the audit log, the newest first.
 
-        Looks at no more than ``SCANNED_AT_MOST`` lines at once and says how far it came. A period is found by the
-        lines' order: what was written while the machine's clock was set back may lie outside it.
+        Looks at no more than ``SCANNED_AT_MOST`` lines at once and says how far it came.
 
         Args:
-            search: A text that stands in the line, upper case or lower.
-            subject: What the lines are about: the id of an experiment or a dataset, a plan's hash, an account.
-            since: Seconds since the epoch, as for ``until``, which is not within.
+            search: As in ``AuditFilter``, like the others.
             before: The number of the line to begin before.
         """
         needle = search.casefold()
+        up_to = None if before is None else before - 1
         with self._read() as connection:
-            last = connection.scalar(sa.select(sa.func.max(audit.c.n))) or 0
-            low = 1 if since is None else _first_line_at(connection, since, last)
-            high = last if until is None else _first_line_at(connection, until, last) - 1
-            high = high if before is None else min(high, before - 1)
-            columns = (audit.c.n, sa.cast(audit.c.text, sa.LargeBinary), audit.c.hash)
-            query = sa.select(*columns).where(audit.c.n.between(low, high)).order_by(audit.c.n.desc())
-            if subject is not None:
-                query = query.where(audit.c.subject == subject)
+            query = _audit_query(connection, AuditFilter(search, subject, since, until, up_to)).order_by(
+                audit.c.n.desc()
+            )
             lines: list[dict[str, Any]] = []
             searched_to, is_cut = 0, False
             found = connection.execution_options(yield_per=1000).execute(query.limit(SCANNED_AT_MOST + 1))
@@ -553,6 +576,44 @@ class History:
                 if needle in text.casefold():
                     lines.append(_audit_line(n, text, hash_))
         return AuditPage(lines, searched_to, searched_to if is_cut else None)
+
+
+def last_audit_line(connection: sa.Connection) -> int:
+    """The number of the audit log's last line."""
+    return connection.scalar(sa.select(sa.func.max(audit.c.n))) or 0
+
+
+def audit_texts(connection: sa.Connection, wanted: AuditFilter) -> Iterator[str]:
+    """The lines of the audit log as an export holds them and as its hash is taken, the oldest first.
+
+    Each is the line's own text, by whose hash the next line holds it; one that was altered is JSON that says so.
+    """
+    needle = wanted.search.casefold()
+    query = _audit_query(connection, wanted).order_by(audit.c.n)
+    for n, raw, hash_ in connection.execution_options(yield_per=1000).execute(query):
+        text = (raw or b"").decode("utf-8", "surrogateescape")
+        if needle in text.casefold():
+            line = _audit_line(n, text, hash_)
+            yield json.dumps(line) if line["is_altered"] else text
+
+
+def _audit_query(connection: sa.Connection, wanted: AuditFilter) -> sa.Select[Any]:
+    """Number, bytes and hash of the lines that are meant, but for the words to look for."""
+    last = last_audit_line(connection)
+    low = 1 if wanted.since is None else _first_line_at(connection, wanted.since, last)
+    high = last if wanted.until is None else _first_line_at(connection, wanted.until, last) - 1
+    high = high if wanted.up_to is None else min(high, wanted.up_to)
+    columns = (audit.c.n, sa.cast(audit.c.text, sa.LargeBinary), audit.c.hash)
+    query = sa.select(*columns).where(audit.c.n.between(low, high))
+    return query if wanted.subject is None else query.where(audit.c.subject == wanted.subject)
+
+
+def _dotted(arguments: dict[str, Any], before: str = "") -> Iterator[str]:
+    for name, value in arguments.items():
+        if isinstance(value, dict):
+            yield from _dotted(value, f"{before}{name}.")
+        else:
+            yield f"{before}{name}"
 
 
 def _lines_to_compare(source: str) -> list[str]:
@@ -684,15 +745,18 @@ def plan_standing(plan: dict[str, Any]) -> PlanState:
     return PlanState.EXPIRED if has_ended else state
 
 
-def same_person(name: str, other: str) -> bool:
-    """Whether two names are one person's, however they are written: in width, case and blanks."""
-    return _person_key(name) == _person_key(other)
-
-
-def _person_key(name: str) -> str:
-    # Folding may undo the normal form, so that comes before and after it (Unicode's NFKC_Casefold, in short).
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
-    return " ".join(folded.split())
+def let_in_by(connection: sa.Connection, account: str) -> dict[str, float]:
+    """Who made a GUI's account, or gave it its role or a new link, and when last: as the audit log tells."""
+    columns = (audit.c.n, sa.cast(audit.c.text, sa.LargeBinary), audit.c.hash)
+    about = sa.select(*columns).where(audit.c.subject == account)
+    found = {}
+    for event in _LETTING_IN:
+        named = f'"event":"{event}"'
+        for n, raw, hash_ in connection.execute(about.where(audit.c.text.contains(named)).order_by(audit.c.n)):
+            line = _audit_line(n, (raw or b"").decode("utf-8", "surrogateescape"), hash_)
+            if not line["is_altered"] and line["event"] == event:
+                found[line["actor"].removeprefix("staff:")] = line["at"]
+    return found
 
 
 def find_experiment(connection: sa.Connection, experiment_id: str) -> dict[str, Any]:

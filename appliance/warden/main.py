@@ -82,6 +82,7 @@ class Warden:
             runner=RunnerClient(config.runner_socket),
             spool=home.folder("spool"),
             is_connected=lambda: self._link.is_up,
+            config=config,
         )
         self._queue = RoundQueue(self._services, config.concurrent_rounds, on_step)
         self._desk = Desk(self._services, self._queue)

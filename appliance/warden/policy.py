@@ -147,22 +147,43 @@ class Policy:
         """What the consortium demands of a single rule at least; None when it leaves it to the site."""
         return getattr(self._floor, name) if name in _TIGHTER else None
 
-    def change(self, changes: Mapping[str, JsonValue], record: Callable[[sa.Connection], None]) -> None:
+    def own(self) -> dict[str, JsonValue]:
+        """What the site itself has set, by rule."""
+        own: dict[str, JsonValue] = self._site.model_dump(mode="json")
+        return own
+
+    def change(
+        self,
+        changes: Mapping[str, JsonValue],
+        record: Callable[[sa.Connection], None],
+        shown: Mapping[str, JsonValue] | None = None,
+    ) -> None:
         """Put changes of the site's own rules into force, once they are committed.
 
         Args:
             changes: New values by rule; None takes the site's word back.
             record: Writes the audit line, in the same transaction.
+            shown: By rule, what whoever decides saw: the value in force; of ranges and overrides the site's own.
 
         Raises:
-            PolicyRefusedError: A rule is unknown, malformed, or looser than the consortium's floor.
+            PolicyRefusedError: A rule is unknown, malformed, looser than the consortium's floor, or not as it was shown
+                any more (DECISION_STALE).
         """
         with self._changing:
+            self._require_shown(shown or {})
             site = self._after(changes)
             with self._store.write() as connection:
                 put_setting(connection, _SETTING, site.model_dump_json(exclude_defaults=True))
                 record(connection)
             self._site = site
+
+    def _require_shown(self, shown: Mapping[str, JsonValue]) -> None:
+        own = self.own()
+        for name, seen in shown.items():
+            if (self.value(name) if name in _TIGHTER else own.get(name)) != seen:
+                raise PolicyRefusedError(
+                    f"{name} is not as it was shown any more; nothing was changed.", code=Code.DECISION_STALE
+                )
 
     def _after(self, changes: Mapping[str, JsonValue]) -> Rules:
         try:

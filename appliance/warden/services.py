@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -16,6 +16,7 @@ from appliance.transport.mailbox import Mailbox
 from appliance.transport.rest import RestClient
 from appliance.warden.approval import PlanBook
 from appliance.warden.audit import AuditLog
+from appliance.warden.config import NodeConfig
 from appliance.warden.datasets import DatasetBook
 from appliance.warden.egress import EgressLog
 from appliance.warden.policy import Policy
@@ -30,6 +31,7 @@ class Services:
         read_register: Gives the membership register of the moment; the operator may have issued a new one.
         spool: Where files wait that are on their way in or out.
         is_connected: Says whether the line to the broker stands.
+        config: The settings in force.
         contact_at: When it was last seen to stand, in seconds since the epoch; None: not since the start.
     """
 
@@ -47,6 +49,7 @@ class Services:
     spool: Path
     is_connected: Callable[[], bool] = lambda: False
     contact_at: float | None = None
+    config: NodeConfig = field(default_factory=NodeConfig)
 
     @property
     def register(self) -> Register:

@@ -257,7 +257,7 @@ class Store:
     def setting(self, name: str) -> str | None:
         """A stored setting, or None."""
         with self.read() as connection:
-            return connection.scalar(sa.select(settings.c.value).where(settings.c.name == name))
+            return setting(connection, name)
 
     def close(self) -> None:
         """Let go of the file and of the lock, once the transaction under way has ended."""
@@ -267,6 +267,11 @@ class Store:
             self._is_closed = True
             self.engine.dispose()
             os.close(self._lock_file)
+
+
+def setting(connection: sa.Connection, name: str) -> str | None:
+    """A stored setting as the transaction sees it, or None."""
+    return connection.scalar(sa.select(settings.c.value).where(settings.c.name == name))
 
 
 def put_setting(connection: sa.Connection, name: str, value: str) -> None:

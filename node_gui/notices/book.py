@@ -20,7 +20,7 @@ from node_gui.errors import GuiError
 from node_gui.notices.occasions import Look, Occasion
 from node_gui.notices.outward import Problem
 from node_gui.notices.settings import Channel, Kind, MailServer, Security, Settings, Webhook
-from node_gui.staff import StaffBook, note
+from node_gui.staff import StaffBook
 
 EVENT, SUBJECT = "notices.changed", "notices"
 
@@ -131,7 +131,7 @@ class NoticeBook:
             ended = [(c, k) for c in Channel for k in Kind if c not in fresh.ways(k)]
             for channel, kind in (*failing, *ended):
                 connection.execute(_attempts.delete().where(*_of(channel, kind)))
-            note(connection, by, EVENT, SUBJECT, what=what, **details)
+            self._staff.note(connection, by, EVENT, SUBJECT, what=what, **details)
 
     # What is told
 

@@ -1,15 +1,6 @@
 // The few things that HTML cannot do by itself. Forms and pages work without them.
 "use strict";
 
-// The menu on a narrow screen.
-document.addEventListener("click", (event) => {
-  const button = event.target.closest("[data-toggle]");
-  if (!button) return;
-  const isOpen = button.getAttribute("aria-expanded") === "true";
-  button.setAttribute("aria-expanded", String(!isOpen));
-  document.getElementById(button.dataset.toggle).classList.toggle("open", !isOpen);
-});
-
 // A form is sent once.
 document.addEventListener("submit", (event) => {
   for (const button of event.target.querySelectorAll("button[type=submit]")) {

@@ -142,7 +142,7 @@ class Ward:
         reply = envelope.body
         assert isinstance(reply, TrainReply | ErrorReply)
         self.alice.send("north", Receipt.kind, self.alice.signer.sign("north", Receipt(received=envelope.jti)).text)
-        self.hospitals.staff("north").call("node.status")  # writes down what was only counted until now
+        self.hospitals.staff("north").call("egress.flush")
         history = self.hospitals.history("north")
         told = [_body(arrived) for arrived in self.alice.post.heard if "/from/north/" in arrived.topic]
         if isinstance(reply, TrainReply) and reply.update is not None:

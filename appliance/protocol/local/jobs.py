@@ -11,6 +11,7 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
 
 from appliance.protocol.errors import Code, MessageRefusedError
+from appliance.protocol.local.process import ProcessUse
 from appliance.protocol.messages import Finite, Identifier, Metrics, Reached, Seconds, Sha256
 
 MAX_RECORD = 1 << 18  # characters of captured text
@@ -125,12 +126,26 @@ class StopExperiment(_Message):
     experiment_id: Identifier
 
 
+class Gpu(_Message):
+    """A GPU that the runner may give to a plan.
+
+    Attributes:
+        memory_bytes: All of it; None where nothing tells it, like ``driver``.
+    """
+
+    name: str = Field(max_length=128)
+    memory_bytes: int | None = None
+    driver: str | None = Field(default=None, max_length=64)
+
+
 class HelloReply(_Message):
     """Ready."""
 
     kind: Literal["hello-reply"] = "hello-reply"
     pid: int
     sandbox: SandboxLevel
+    gpus: tuple[Gpu, ...] = ()
+    processes: tuple[ProcessUse, ...] = ()  # the runner's own, each child with its descendants
 
 
 class Progress(Reached):

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
+from hashlib import sha256
 from http.cookiejar import CookieJar
 from pathlib import Path
 from urllib.parse import urlencode
@@ -82,6 +83,7 @@ def test_a_newcomer_comes_in_by_the_link_that_invite_prints(
     *lines, signed = browser.get("/audit/export.jsonl").splitlines()
     statement = json.loads(read_jws(json.loads(signed)["signature"]).payload_by(_identity(hospitals)))
     assert statement["lines"] == len(lines)
+    assert statement["lines_sha256"] == sha256("".join(f"{line}\n" for line in lines).encode()).hexdigest()
     assert statement["staff"] == "Nora Newcomer"
 
 

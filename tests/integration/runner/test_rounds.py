@@ -203,6 +203,16 @@ def test_our_own_sentence_about_a_plan_is_told(runner: Runner) -> None:
     assert error.message == "The loss is not finite at update 1 of 2."
 
 
+def test_the_runner_says_what_its_processes_use(runner: Runner) -> None:
+    """Its own and, of each experiment, all of its child's: the hospital's staff look for what fills the memory."""
+    with runner.train(experiment_id="weighed"):
+        found = {use.part: use for use in runner.client.hello().processes}
+
+    assert {"runner", "weighed"} <= set(found)
+    assert found["weighed"].memory_bytes > 0
+    assert abs(found["runner"].since - runner.family.create_time()) < 5
+
+
 def test_a_wrong_argument_is_named(runner: Runner) -> None:
     """The name, the value and what is allowed: anything less sends people searching."""
     error = runner.failure(training_args={"epoch": 3})

@@ -221,6 +221,22 @@ def test_a_plan_is_read_approved_with_ranges_and_revoked(node: Node, run: Run) -
     assert "revoked" in done(run("plan", "list"))
 
 
+def test_a_plan_that_somebody_decided_on_since_it_was_read_is_left_as_it_is(node: Node, run: Run) -> None:
+    """What was read is named by its hash and revision, and a decision holds for that alone."""
+    asked = PlanApproval(name="plan", description="", source=PLAN, sha256=PLAN_SHA)
+    with node.store.write() as connection:
+        node.services.plans.request(connection, "alice", asked)
+    assert f"{PLAN_SHA}  revision 0" in done(run("plan", "show", "plan"))
+    done(run("plan", "reject", "plan", "--note", "too many columns", "--shown", "0"))
+
+    refused = failed(run("plan", "approve", "plan", "--shown", "0"))
+
+    assert "DECISION_STALE" in refused
+    assert f"{PLAN_SHA} revision 1" in refused  # what it is now
+    assert node.table(plans)[0]["state"] == "rejected"
+    assert f"approved {PLAN_SHA}" in done(run("plan", "approve", "plan", "--shown", "1"))
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from appliance.demo.console import DemoConsole
+from appliance.demo.console import DemoConsole, Door
 
 
 @pytest.fixture
@@ -50,3 +50,14 @@ def test_a_step_that_failed_gets_no_tick(log) -> None:
         raise RuntimeError
 
     assert "✓" not in log.file.getvalue()
+
+
+def test_the_way_into_a_gui_is_never_broken(log) -> None:
+    """Half a link opens nothing, and half a fingerprint proves nothing."""
+    link, fingerprint = f"https://127.0.0.1:38681/invitation/{'x' * 43}", ":".join(["AB"] * 32)
+    door = Door("North Hospital", "https://127.0.0.1:38681", fingerprint, {"plan reviewer": link})
+    DemoConsole(log).doors([door])
+
+    shown = log.file.getvalue()
+    assert [line.split()[-1] for line in shown.splitlines() if "https" in line] == [link, door.address]
+    assert fingerprint in shown

@@ -70,8 +70,12 @@ def answers() -> dict[str, Any]:
         "account.record": {},
         "policy.show": rules(),
         "policy.set": rules,
+        "policy.own": {"ranges": [], "overrides": {}},
+        "node.machine": {"processes": [{"part": "warden", "memory_bytes": 90_000_000, "since": 1.77e9}]}
+        | {"gpus": [], "gpu": "offer"},
+        "node.settings": [{"name": "heartbeat_s", "here": 5.0, "release": 10.0}],
         "node.sandbox": {"level": {}, "required": "partial", "lacking": []},
-        "audit.sign": {"signature": "a.b.c"},
+        "audit.export": {"signature": "a.b.c", "up_to": 3},
     }
 
 

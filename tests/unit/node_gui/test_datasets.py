@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Iterator
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import pytest
 from appliance.warden.store import datasets, permissions
 from node_gui.access import Role
 from tests.conftest import Members
-from tests.unit.node_gui.conftest import Browser
+from tests.unit.node_gui.conftest import Browser, write_home
 from tests.unit.node_gui.hospital import TABLE, Hospital
 
 SCRIPT = "<script>alert(1)</script>"
@@ -195,8 +197,18 @@ def test_a_permission_ends_on_the_day_that_was_said(hospital: Hospital, manager:
 def test_nobody_unknown_is_permitted(hospital: Hospital, manager: Browser, dataset_id: str) -> None:
     """A name that was mistyped, or a node's."""
     for name in ("alcie", "south", ""):
-        assert manager.post(f"/datasets/{dataset_id}/permit", researcher=name).status_code in (400, 403, 404)
+        reply = manager.post(f"/datasets/{dataset_id}/permit", researcher=name)
+        assert reply.status_code == 400
+        assert f"'{name}' is no active researcher of this consortium." in unescape(reply.text)
     assert hospital.node.table(permissions) == []
+
+
+def test_researchers_of_the_register_are_suggested(hospital: Hospital, manager: Browser, dataset_id: str) -> None:
+    """Those alone: a permission for anybody else is refused."""
+    write_home(hospital.gui.home)
+    page = manager.get(f"/datasets/{dataset_id}").text
+
+    assert re.findall('<option value="([a-z]+)">', page) == ["alice", "mallory"]
 
 
 def test_description_and_tags_change_unless_somebody_else_was_quicker(

@@ -20,7 +20,7 @@ from appliance.protocol.errors import ConfigurationError
 from node_gui.access import Role
 from node_gui.certificate import fingerprint, ready_tls_files, server_context
 from node_gui.config import GuiConfig, read_config
-from node_gui.serve import first_link
+from node_gui.serve import invite_first
 from tests.unit.node_gui.conftest import Gui
 
 STATIC = Path(node_gui.__file__).parent / "static"
@@ -98,10 +98,11 @@ def test_a_certificate_without_its_key_is_refused(tmp_path: Path) -> None:
 
 def test_the_first_link_names_the_certificate(tmp_path: Path) -> None:
     """The browser asks about it, and the answer must not be a guess."""
-    link = first_link(tmp_path)
+    first = invite_first(tmp_path)
 
-    assert link.address.startswith("https://127.0.0.1:8444/invitation/")
-    assert link.fingerprint == fingerprint(ready_tls_files(tmp_path, GuiConfig()).certificate)
+    assert first.link.startswith(f"{first.address}/invitation/")
+    assert first.address == "https://127.0.0.1:8444"
+    assert first.fingerprint == fingerprint(ready_tls_files(tmp_path, GuiConfig()).certificate)
 
 
 @pytest.mark.parametrize("line", ["port = 70000", 'address = "http://plain.example"', "idle_minutes = 0", "prot = 1"])

@@ -15,7 +15,7 @@ from appliance.warden.store import plan_decisions, plans
 from node_gui.access import Role
 from node_gui.source import BLANK_LINES_AT_MOST, COLOURED_AT_MOST, SHOWN_AT_MOST, lines_of
 from tests.conftest import Members
-from tests.unit.node_gui.conftest import Browser
+from tests.unit.node_gui.conftest import PASSWORD, Browser
 from tests.unit.node_gui.hospital import Hospital
 from tests.unit.warden.conftest import PLAN
 
@@ -169,10 +169,26 @@ def test_two_people_approve_where_the_site_wants_it(hospital: Hospital, reviewer
     assert reviewer.post(f"/plans/{sha256}/approve", shown="1").status_code == 400
     assert row(hospital, sha256)["state"] == "pending"
 
-    hospital.signed_in(Role.REVIEWER, "Otto").post(f"/plans/{sha256}/approve", shown="1")
+    otto = hospital.signed_in(Role.REVIEWER, "Otto")
+    assert "Rita's account, its role or its link came from setup" in otto.get(f"/plans/{sha256}").text
+    otto.post(f"/plans/{sha256}/approve", shown="1")
     assert (row(hospital, sha256)["state"], row(hospital, sha256)["reviewer"]) == ("approved", "Otto")
     assert row(hospital, sha256)["ranges"][1]["maximum"] == 2
     assert [d["decision"] for d in hospital.node.table(plan_decisions)] == ["first-approved", "approved"]
+
+
+def test_who_made_the_other_s_account_gives_no_second_approval(hospital: Hospital, reviewer: Browser) -> None:
+    """Whatever waits to be told to the log counts already: Rita was an administrator once."""
+    need_two(hospital)
+    sha256 = hospital.request_plan(PLAN)
+    reviewer.post(f"/plans/{sha256}/approve", shown="0", **GIVEN)
+    hospital.gui.staff.join(hospital.gui.staff.invite("Rita", "Otto", Role.REVIEWER), PASSWORD)
+
+    reply = hospital.signed_in(Role.REVIEWER, "Otto").post(f"/plans/{sha256}/approve", shown="1")
+
+    assert reply.status_code == 400
+    assert "let the other in" in reply.text
+    assert row(hospital, sha256)["state"] == "pending"
 
 
 def test_hints_stand_beside_their_lines(hospital: Hospital, reviewer: Browser) -> None:

@@ -15,6 +15,7 @@ import pyotp
 import pytest
 
 import node_gui.staff
+from appliance.protocol.errors import ConfigurationError
 from appliance.warden.governance import AccountEvent
 from appliance.warden.governance import Staff as Person
 from node_gui.access import Role
@@ -32,6 +33,30 @@ from node_gui.staff import (
     TooManyAttemptsError,
 )
 from tests.unit.node_gui.conftest import FAST, PASSWORD
+
+# What the first release's tables were, with two accounts whose names are one person's today.
+SCHEMA_1 = """
+CREATE TABLE accounts (id INTEGER NOT NULL, name TEXT NOT NULL, name_key TEXT NOT NULL, role TEXT NOT NULL,
+    password_hash TEXT, totp_secret TEXT, totp_last_step INTEGER NOT NULL, recovery_hashes JSON NOT NULL,
+    is_locked BOOLEAN NOT NULL, created_at FLOAT NOT NULL, signed_in_at FLOAT, PRIMARY KEY (id), UNIQUE (name_key));
+CREATE TABLE attempts (id INTEGER NOT NULL, address TEXT NOT NULL, at FLOAT NOT NULL, PRIMARY KEY (id));
+CREATE INDEX ix_attempts_address ON attempts (address);
+CREATE TABLE events (id INTEGER NOT NULL, actor TEXT NOT NULL, event TEXT NOT NULL, subject TEXT NOT NULL,
+    details JSON NOT NULL, PRIMARY KEY (id));
+CREATE TABLE failures (name_key TEXT NOT NULL, tries INTEGER NOT NULL, retry_at FLOAT NOT NULL, last_at FLOAT NOT NULL,
+    PRIMARY KEY (name_key));
+CREATE TABLE links (token_hash TEXT NOT NULL, account_id INTEGER, expires_at FLOAT NOT NULL, PRIMARY KEY (token_hash),
+    FOREIGN KEY(account_id) REFERENCES accounts (id) ON DELETE CASCADE);
+CREATE TABLE sessions (token_hash TEXT NOT NULL, account_id INTEGER NOT NULL, csrf TEXT NOT NULL,
+    created_at FLOAT NOT NULL, seen_at FLOAT NOT NULL, browser TEXT NOT NULL, new_totp_secret TEXT,
+    messages JSON NOT NULL, PRIMARY KEY (token_hash),
+    FOREIGN KEY(account_id) REFERENCES accounts (id) ON DELETE CASCADE);
+INSERT INTO accounts VALUES (1, 'Zoé', 'zoé', 'administrator', NULL, NULL, 0, '[]', 0, 1.0, NULL),
+    (2, '\uff3a\uff2fÉ', '\uff5a\uff4fé', 'reviewer', NULL, NULL, 0, '[]', 0, 1.0, NULL),
+    (3, 'Ben', 'ben', 'auditor', NULL, NULL, 0, '[]', 0, 1.0, NULL);
+INSERT INTO events VALUES (1, 'Zoé', 'account.signed-in', 'Zoé', '{}');
+PRAGMA user_version = 1;
+"""
 
 
 @dataclass
@@ -67,7 +92,7 @@ class Staff:
 
     def events(self) -> list[tuple[str, str, str]]:
         """What the audit log is to be told: by whom, what, of whom."""
-        return [(e["actor"], e["event"], e["subject"]) for e in self.book.unreported()]
+        return [(e["actor"], e["event"], e["subject"]) for e in self.book.unreported(1000)]
 
 
 @pytest.fixture
@@ -259,6 +284,22 @@ def test_the_last_administrator_stays(staff: Staff, what: str) -> None:
         doing[what]()
 
 
+@pytest.mark.parametrize("what", ["role", "link"])
+def test_nobody_gives_the_own_account_a_role_or_a_link(staff: Staff, what: str) -> None:
+    """What nobody else did, nobody else saw; a stolen session must not become an account for ever."""
+    anna = staff.book.people()[0].id
+    staff.add("Otto")
+    token = staff.enter()
+    with pytest.raises(StaffRefusedError, match="another administrator"):
+        if what == "role":
+            staff.book.set_role("anna  WEISS", anna, Role.REVIEWER)
+        else:
+            staff.book.renew_link("Anna Weiss", anna)
+
+    assert staff.book.person(anna).role is Role.ADMINISTRATOR
+    assert staff.session(token) is not None
+
+
 def test_a_link_opens_once(staff: Staff) -> None:
     """A copy in a mailbox must be worth nothing afterwards."""
     link = staff.book.invite("Anna Weiss", "Ben Ode", Role.AUDITOR)
@@ -440,3 +481,43 @@ def test_a_disk_that_takes_no_more_shuts_nobody_out(staff: Staff, tmp_path: Path
 
     assert staff.book.session(token, is_touch=True) is not None
     assert staff.book.said(session) == [("good", "Done.")]
+
+
+def test_a_file_of_the_release_before_is_taken_over(tmp_path: Path) -> None:
+    """Accounts outlive an upgrade, and end up in the tables that a new file has."""
+    path = tmp_path / "old" / FILE_NAME
+    path.parent.mkdir(parents=True)
+    with contextlib.closing(sqlite3.connect(path)) as file, file:
+        file.executescript(SCHEMA_1)
+
+    book = StaffBook(tmp_path / "old", hasher=FAST)
+    fresh = StaffBook(tmp_path / "new", hasher=FAST)
+    assert _tables(path) == _tables(tmp_path / "new" / FILE_NAME)
+    is_locked = {person.name: person.is_locked for person in book.people()}
+    assert is_locked == {"Zoé": False, "\uff3a\uff2fÉ": True, "Ben": False}  # one person, in two widths
+    assert [(event["event"], event["at"]) for event in book.unreported(10)] == [("account.signed-in", None)]
+    book.close()
+    fresh.close()
+
+
+def test_a_file_of_a_newer_release_is_refused_and_left_alone(tmp_path: Path) -> None:
+    """What this release does not know it must not change."""
+    StaffBook(tmp_path, hasher=FAST).close()
+    with contextlib.closing(sqlite3.connect(tmp_path / FILE_NAME)) as file, file:
+        file.execute("PRAGMA user_version = 99")
+    before = (tmp_path / FILE_NAME).read_bytes()
+
+    with pytest.raises(ConfigurationError, match=r"newer release \(schema 99"):
+        StaffBook(tmp_path, hasher=FAST)
+
+    assert (tmp_path / FILE_NAME).read_bytes() == before
+
+
+def _tables(path: Path) -> dict[str, list[tuple[object, ...]]]:
+    """Each table's columns: name, type, whether it may be empty, whether it is the key."""
+    with contextlib.closing(sqlite3.connect(path)) as file:
+        names = [row[0] for row in file.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")]
+        return {
+            name: [(row[1], row[2], row[3], row[5]) for row in file.execute(f"PRAGMA table_info({name})")]
+            for name in names
+        }

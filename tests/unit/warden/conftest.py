@@ -28,6 +28,7 @@ from appliance.protocol.local.jobs import (
     SANDBOX_LEVELS,
     Ended,
     Failed,
+    Gpu,
     HelloReply,
     InspectJob,
     Progress,
@@ -159,6 +160,7 @@ class FakeRunner:
         }
     )
     level: SandboxLevel = SANDBOX_LEVELS["full"]
+    gpus: tuple[Gpu, ...] = ()
     is_gone: bool = False
     blocks: bool = False
 
@@ -192,7 +194,7 @@ class FakeRunner:
 
     def hello(self) -> HelloReply:
         self._require_here()
-        return HelloReply(pid=1, sandbox=self.level)
+        return HelloReply(pid=1, sandbox=self.level, gpus=self.gpus)
 
     def inspect(self, job: InspectJob) -> dict[str, Any]:
         self._require_here()

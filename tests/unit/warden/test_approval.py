@@ -252,6 +252,31 @@ def test_the_same_person_is_not_two(two: Node, name: str) -> None:
     assert state(two) is PlanState.PENDING
 
 
+@pytest.mark.parametrize(("maker", "made"), [("Dr. Weiss", "Dr. Braun"), ("Dr. Braun", "Dr. Weiss")])
+@pytest.mark.parametrize("event", ["account.invited", "account.roles-changed"])
+def test_who_let_the_other_in_is_not_two(two: Node, maker: str, made: str, event: str) -> None:
+    """Whoever made an account may hold its one-time link, and so be both."""
+    request(two)
+    approve(two)
+    with two.store.write() as connection:
+        two.services.audit.write(connection, f"staff:{maker}", event, made)
+    with pytest.raises(FedWardError, match="let the other in") as refusal:
+        second(two)
+    assert refusal.value.rule == "second_reviewer = True (set by the site)"
+    assert state(two) is PlanState.PENDING
+
+
+def test_who_were_let_in_by_somebody_else_are_two(two: Node) -> None:
+    """An administrator lets both in, and approves nothing."""
+    request(two)
+    approve(two)
+    for made in ("Dr. Weiss", "Dr. Braun"):
+        with two.store.write() as connection:
+            two.services.audit.write(connection, "staff:Eva", "account.invited", made)
+
+    assert second(two)
+
+
 def test_to_bring_a_text_is_no_second_approval(two: Node) -> None:
     """Whoever brings it did not read what the first reviewer approved; it is given where the plan waits."""
     request(two)

@@ -7,22 +7,27 @@ import json
 import os
 import stat
 import threading
+import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
+import sqlalchemy as sa
 
 from appliance.protocol.errors import Code, FedWardError
 from appliance.protocol.jose import read_jws
 from appliance.protocol.local.frames import connect, listen
-from appliance.protocol.local.jobs import Ended, Progress
+from appliance.protocol.local.jobs import Ended, Gpu, Progress
 from appliance.protocol.messages import ErrorReply
 from appliance.protocol.rounds import RoundStep
 from appliance.warden.client import GovernanceClient
+from appliance.warden.config import NodeConfig
 from appliance.warden.datasets import LISTED_AT_MOST
 from appliance.warden.governance import SOCKET_NAME, GovernanceServer
-from appliance.warden.history import EgressFilter, History, egress_text
+from appliance.warden.history import AuditFilter, EgressFilter, History, egress_text
 from appliance.warden.store import datasets, measures, pauses, permissions, plans, rounds
 from tests.unit.warden.conftest import PLAN, PLAN_SHA, WAIT_S, Node, Outcome
 
@@ -44,16 +49,20 @@ METHODS = {
     "plan.reject": {"plan": "plan"},
     "plan.revoke": {"plan": "plan"},
     "policy.set": {"changes": {}},
+    "policy.own": {},
     "policy.show": {},
     "experiment.stop": {"experiment": "e-1"},
     "experiment.pause": {"experiment": "e-1"},
     "experiment.resume": {"experiment": "e-1"},
     "experiment.live": {"experiment": "e-1"},
     "egress.export": {},
+    "egress.flush": {},
     "account.record": {"event": "account.signed-in", "account": "Dr. Weiss"},
-    "audit.sign": {"sha256": "0" * 64, "lines": 1},
+    "audit.export": {},
     "node.status": {},
     "node.sandbox": {},
+    "node.machine": {},
+    "node.settings": {},
 }
 
 
@@ -269,7 +278,7 @@ def test_a_file_with_faults_is_refused_with_row_column_and_remedy(served: Node, 
         ({"path": "/etc/passwd"}, Code.DATASET_INVALID),
         ({"path": "nothing.csv"}, Code.DATASET_INVALID),
         ({"path": "nul\0.csv"}, Code.DATASET_INVALID),
-        ({"researchers": ["nobody"]}, Code.SENDER_UNKNOWN),
+        ({"researchers": ["nobody"]}, Code.ARGUMENT_INVALID),
         ({"researchers": ["south"]}, Code.ARGUMENT_INVALID),
         ({"tags": []}, Code.ARGUMENT_INVALID),
         ({"kind": "x" * 33}, Code.ARGUMENT_INVALID),
@@ -444,11 +453,19 @@ def test_the_hospital_brings_a_plan_of_its_own(served: Node, call: Any) -> None:
     assert served.table(plans)[0]["state"] == "approved"
 
 
-def test_status_says_what_the_node_does(served: Node, call: Any) -> None:
-    """And puts down what was only counted until then."""
+def test_status_says_what_the_node_does_and_waits_for_nobody_s_writing(served: Node, call: Any) -> None:
+    """Every page of the GUI asks for it, and a round may be writing."""
+    with served.store.write():
+        status = call("node.status")
+
+    assert (status["member"], status["running_rounds"], status["plan_approval"]) == ("north", 0, "required")
+
+
+def test_what_was_only_counted_is_written_down_when_asked(served: Node, call: Any) -> None:
+    """Whoever counts what left counts all of it."""
     served.services.egress.count("to/alice/from/north/pong", "xyz")
-    status = call("node.status")
-    assert (status["member"], status["running"], status["plan_approval"]) == ("north", [], "required")
+    call("egress.flush")
+
     assert not served.services.egress._messages
 
 
@@ -696,11 +713,26 @@ def test_what_happens_to_accounts_is_logged_for_the_gui_alone(served: Node, call
     gui = GovernanceClient(served.root / SOCKET_NAME, staff="Dr. Weiss", via="gui").call
     gui("account.record", event="account.locked", account="eve", details={"tries": "5"})
     line = served.audit()[-1]
-    assert (line["event"], line["subject"], line["details"]) == ("account.locked", "eve", {"tries": "5"})
+    assert (line["event"], line["subject"], line["details"]["tries"]) == ("account.locked", "eve", "5")
     for caller, event in ((gui, "plan.approved"), (gui, "account.anything"), (call, "account.signed-in")):
         with pytest.raises(FedWardError):
             caller("account.record", event=event, account="eve")
     assert len(served.audit()) == 1
+
+
+def test_an_account_s_event_is_dated_when_it_happened_between_what_was_told_and_now(served: Node) -> None:
+    """The GUI tells later what the warden did not hear; no other time can be made up."""
+    tell = GovernanceClient(served.root / SOCKET_NAME, staff="Dr. Weiss", via="gui").call
+    began = time.time()
+    for happened_at in (began - 3600, began - 7200, began + 7200, began - 60):
+        tell("account.record", event="account.signed-in", account="Dr. Weiss", happened_at=happened_at)
+    ended = time.time()
+
+    hour_ago, before_that, in_future, after_that = [line["details"]["happened_at"] for line in served.audit()]
+    assert hour_ago == before_that
+    assert abs(hour_ago - (began - 3600)) < 0.01
+    assert began - 0.01 <= in_future <= ended + 0.01
+    assert after_that == in_future
 
 
 def test_the_node_signs_what_its_own_records_say(served: Node, call: Any) -> None:
@@ -713,3 +745,62 @@ def test_the_node_signs_what_its_own_records_say(served: Node, call: Any) -> Non
     text = "".join(f"{egress_text(line)}\n" for line in lines)
     assert (claims["lines"], claims["size_bytes"]) == (len(lines), sum(line["size_bytes"] for line in lines))
     assert claims["lines_sha256"] == hashlib.sha256(text.encode()).hexdigest()
+
+
+@pytest.mark.parametrize(
+    "wanted", [{}, {"subject": "trial"}, {"search": "SUSPENDED"}, {"since": 1.0}, {"until": 2.0}], ids=str
+)
+def test_the_node_signs_which_lines_of_its_log_were_meant(served: Node, call: Any, wanted: dict[str, Any]) -> None:
+    """A part of the log must not look like all of it, whoever carries it."""
+    served.add_dataset()
+    call("dataset.suspend", dataset="trial")
+    call("dataset.resume", dataset="trial")
+    signed = call("audit.export", **wanted)
+    call("dataset.suspend", dataset="trial")  # later: not in it
+    claims = json.loads(read_jws(signed["signature"]).payload_by(served.members.keys["north"].public.identity))
+
+    lines = list(History(served.root).audit_texts(AuditFilter(**wanted, up_to=signed["up_to"])))
+    assert claims["wanted"] == asdict(AuditFilter(**wanted, up_to=signed["up_to"]))
+    assert (claims["lines"], claims["staff"]) == (len(lines), "Dr. Weiss")
+    assert claims["lines_sha256"] == hashlib.sha256("".join(f"{line}\n" for line in lines).encode()).hexdigest()
+    exported = [line for line in served.audit() if line["event"] == "audit.exported"]
+    assert exported[0]["details"] == {"lines": len(lines), "sha256": claims["lines_sha256"]}
+
+
+def test_an_altered_line_is_exported_as_one(served: Node, call: Any) -> None:
+    """Whatever bytes stand there now; the others keep their own."""
+    served.add_dataset()
+    call("dataset.suspend", dataset="trial")
+    with served.store.write() as connection:
+        connection.execute(sa.text("UPDATE audit SET text = CAST(X'ff0a7b' AS TEXT) WHERE n = 1"))
+    signed = call("audit.export")
+    lines = list(History(served.root).audit_texts(AuditFilter(up_to=signed["up_to"])))
+
+    assert json.loads(lines[0])["is_altered"]
+    assert [json.loads(line)["event"] for line in lines[1:]] == ["permission.granted", "dataset.suspended"]
+    assert not any("\n" in line for line in lines)
+
+
+def test_the_node_says_what_its_processes_use(served: Node, call: Any) -> None:
+    """The warden its own, the runner what it tells; without a runner, the rest."""
+    served.runner.gpus = (Gpu(name="NVIDIA T4", memory_bytes=16 << 30),)
+    found = call("node.machine")
+    assert [gpu["name"] for gpu in found["gpus"]] == ["NVIDIA T4"]
+    (warden,) = found["processes"]
+    assert warden["part"] == "warden"
+    assert warden["memory_bytes"] > 10_000_000
+    assert abs(warden["since"] - psutil.Process().create_time()) < 5
+
+    served.runner.is_gone = True
+    assert call("node.machine")["gpus"] is None
+
+
+def test_settings_are_shown_beside_the_release_s(served: Node, call: Any) -> None:
+    """Whoever looks for a fault wants to know what differs."""
+    home = served.root.resolve()
+    served.services.config = NodeConfig(heartbeat_s=5, data_folder=home / "data", runner_socket=Path("/run/r.sock"))
+    found = {row["name"]: (row["here"], row["release"]) for row in call("node.settings")}
+
+    assert found["heartbeat_s"] == (5.0, 10.0)
+    assert found["data_folder"] == ("data", "data")
+    assert found["runner_socket"] == ("/run/r.sock", "run/runner.sock")

@@ -125,7 +125,7 @@ REMEDIES: dict[Code, str] = {
     Code.POLICY_REFUSED: "The rule named decided; 'fedward node policy' shows it at the hospital.",
     Code.TOO_FEW_SAMPLES: "Use more data, or a smaller test_ratio; the hospital's minimum stands beside this code.",
     Code.ROUND_REFUSED: "Read the reason beside this code and run the round again.",
-    Code.ROUND_TIMEOUT: "Train less per round (num_updates, epochs); ask the hospital for time, or to end a pause.",
+    Code.ROUND_TIMEOUT: "Train less per round (num_updates, epochs); ask the hospital for more time, or to resume it.",
     Code.ROUND_STOPPED: "Ask the one who stopped it; start the experiment again when agreed.",
     Code.ROUND_INTERRUPTED: "Run the round again: the node restarted while it trained.",
     Code.QUORUM_MISSED: "Wait for the missing nodes, or choose a strategy that needs fewer.",

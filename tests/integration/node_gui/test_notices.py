@@ -83,6 +83,7 @@ def _wait_until_told(book: NoticeBook, kind: Kind) -> None:
     wait_until(lambda: [a.failures for a in book.attempts() if a.kind is kind] == [0, 0], timeout_s=90)
 
 
+@pytest.mark.timeout(300)  # two starts of a GUI, each of which may take its time on a busy machine
 @pytest.mark.parametrize("security", [Security.STARTTLS, Security.TLS])
 def test_what_a_running_node_has_to_tell_is_told_once_also_after_a_power_cut(
     hospitals: Hospitals, home: Path, book: NoticeBook, pair: TlsPair, security: Security

@@ -172,10 +172,10 @@ def describe(allowed: dict[str, Any]) -> str:
         return str(gettext("%(name)s: one of %(values)s", name=allowed["name"], values=values))
     low, high = allowed.get("minimum"), allowed.get("maximum")
     if low is None:
-        return str(gettext("%(name)s: at most %(high)s", name=allowed["name"], high=f"{high:g}"))
+        return str(gettext("%(name)s: at most %(high)s", name=allowed["name"], high=_plain(high)))
     if high is None:
-        return str(gettext("%(name)s: at least %(low)s", name=allowed["name"], low=f"{low:g}"))
-    return str(gettext("%(name)s: %(low)s to %(high)s", name=allowed["name"], low=f"{low:g}", high=f"{high:g}"))
+        return str(gettext("%(name)s: at least %(low)s", name=allowed["name"], low=_plain(low)))
+    return str(gettext("%(name)s: %(low)s to %(high)s", name=allowed["name"], low=_plain(low), high=_plain(high)))
 
 
 def _shown_range(position: int, allowed: dict[str, Any]) -> dict[str, Any]:
@@ -192,7 +192,7 @@ def _shown_range(position: int, allowed: dict[str, Any]) -> dict[str, Any]:
 
 
 def _plain(value: float | None) -> str:
-    return "" if value is None else f"{value:g}"
+    return "" if value is None else f"{value:.12g}"  # a million as 1000000: who reads it shall not count an exponent
 
 
 def _ranges(found: dict[str, Any]) -> list[dict[str, Any]]:

@@ -97,7 +97,7 @@ class Window:
 
     Attributes:
         page: What it shows.
-        faults: What no window may have: a line in the console, a script's error, a request that failed, an answer
+        faults: What no window may have: an error in the console, a script's error, a request that failed, an answer
             with an error that the test did not ask for, an answer without the policy header.
     """
 
@@ -143,8 +143,9 @@ class Window:
         self._context.close()
 
     def _heard(self, message: ConsoleMessage) -> None:
-        # A status says more and is looked at below; this line has no number of its own.
-        if "the server responded with a status of" not in message.text:
+        is_fault = message.type == "error" or message.text.startswith("[DOM]")  # what the page's own text does wrong
+        # A status says more where the answer is looked at.
+        if is_fault and "the server responded with a status of" not in message.text:
             self.faults.append(f"console: {message.type}: {message.text}")
 
     def _failed(self, request: Request) -> None:

@@ -57,7 +57,7 @@ def new_desk(_south: Desk) -> Iterator[Desk]:
 
 @pytest.fixture(scope="session")
 def on_stage(hospitals: Hospitals, _north: Desk, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    """The hospital in the middle of its work."""
+    """The hospital in the middle of its work, to the session's end: what trains besides comes before it."""
     add_colleagues(_north.home)
     with stage(hospitals, tmp_path_factory.mktemp("researcher"), rounds=3) as furnished:
         yield furnished

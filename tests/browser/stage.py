@@ -108,6 +108,7 @@ def stage(people: Hospitals, scratch: Path, *, rounds: int) -> Iterator[Stage]:
         reviewer.call("plan.approve", plan=approved, note="Read in full, with the statistician.", until=until)
         first.run()
         stopped = study.experiment(APPROVED, 20, pause_s=PAUSE_S)
+        stopped.run(1)
         with training(people, stopped):
             reviewer.call("experiment.stop", experiment=stopped.id)
         rejected = study.ask(study.experiment(OTHER, 1, name="Growing lung nodules"))
@@ -182,12 +183,21 @@ class _Researcher:
 
 @contextmanager
 def training(people: Hospitals, experiment: Experiment) -> Iterator[None]:
-    """Let an experiment whose steps pause train a round that would take hours; at the end it does not run."""
+    """Let an experiment whose steps pause train a round that would take hours; at the end it does not run.
+
+    The node trains one round at a time: nothing else of it runs meanwhile.
+    """
     experiment.set_training_args(experiment.training_args() | {"num_updates": 100_000})
+    warden, history = people.staff(NODE), people.history(NODE)
+
+    def is_at_work() -> bool:
+        open_ = [row["experiment_id"] for row in history.open_rounds()]
+        return open_[:1] == [experiment.id] and warden.call("node.status")["running_rounds"] == 1
+
     thread = threading.Thread(target=_run, args=(experiment,))
     thread.start()
     try:
-        wait_until(lambda: people.staff(NODE).call("node.status")["running_rounds"] == 1, timeout_s=60)
+        wait_until(is_at_work, timeout_s=60)
         yield
     finally:
         if thread.is_alive():

@@ -144,7 +144,7 @@ def _stop(page: Page, reviewer: Page, experiment: Experiment) -> None:
     page.get_by_role("button", name="Stop this experiment here").click()
     expect(page.get_by_role("status")).to_contain_text("was seen dead at")
     expect(page.get_by_text("its last process was seen dead")).to_be_visible()
-    expect(page.get_by_role("region", name="Rounds here")).to_contain_text("stopped by")
+    expect(page.get_by_role("region", name="Rounds here")).to_contain_text("stopped by the hospital's staff")
 
 
 def _audit(page: Page, experiment: Experiment) -> None:

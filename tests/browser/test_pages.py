@@ -15,6 +15,8 @@ from tests.browser.scenes import APPROVAL_OFF, EMPTY, NODE_DOWN, SCENES, Scene, 
 from tests.browser.stage import NEWCOMER, Stage
 from tests.hospitals import Hospitals
 
+pytestmark = pytest.mark.timeout(300)  # the first to ask starts a consortium and trains
+
 NARROW = {"width": 380, "height": 800}
 
 
@@ -50,7 +52,6 @@ def test_an_empty_page_is_without_fault(new_desk: Desk, on_stage: Stage, scene: 
     assert window.faults == []
 
 
-@pytest.mark.timeout(240)
 def test_the_bands_are_seen_on_every_page(new_desk: Desk, on_stage: Stage, hospitals: Hospitals) -> None:
     """Code that runs unread, and a node that is down, must not be overlooked; the pages show what they can."""
     window = new_desk.window(Role.ADMINISTRATOR)

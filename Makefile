@@ -9,7 +9,7 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13 python3.14; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 
-.PHONY: help demo test lint bench soak docs fuzz defences clean packages translations
+.PHONY: help demo test lint bench soak docs fuzz defences translations screenshots clean packages
 
 help: ## Say what there is
 	@echo "FedWard: make TARGET"
@@ -42,8 +42,11 @@ defences: $(VENV)/.dev ## Take each defence out of the code in turn, and see its
 translations: $(VENV)/.dev ## Bring new texts of the GUI into its catalogues, and list those without a translation
 	$(VENV)/bin/python -m tests.translations
 
+screenshots: packages $(VENV)/.dev ## Make a picture of every page of the GUI, in both themes and two widths, into screenshots/
+	$(VENV)/bin/python -m tests.browser.screenshots
+
 clean: ## Remove what was built here; the virtual environment as well
-	rm -rf $(VENV) build dist docs/_build demo-run bench-results.json .pytest_cache .mypy_cache .ruff_cache \
+	rm -rf $(VENV) build dist docs/_build demo-run screenshots bench-results.json .pytest_cache .mypy_cache .ruff_cache \
 		.import_linter_cache .hypothesis fedward.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

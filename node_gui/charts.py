@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from node_gui.formats import digits
 
-WIDTH, HEIGHT = 640, 240
-_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 16, 14, 34
+WIDTH, HEIGHT = 640, 250
+_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 16, 14, 44
 _TICKS = 4
 _TABLE_ROWS = 60
 

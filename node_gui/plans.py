@@ -175,7 +175,7 @@ def describe(allowed: dict[str, Any]) -> str:
     if allowed.get("allowed") is not None:
         values = ", ".join(json.dumps(value, ensure_ascii=False) for value in allowed["allowed"])
         return str(gettext("%(name)s: one of %(values)s", name=allowed["name"], values=values))
-    shown = {bound: digits(allowed[bound]) for bound in ("minimum", "maximum") if allowed.get(bound) is not None}
+    shown = {bound: digits(allowed[bound], 15) for bound in ("minimum", "maximum") if allowed.get(bound) is not None}
     low, high = shown.get("minimum"), shown.get("maximum")
     if low is None:
         return str(gettext("%(name)s: at most %(high)s", name=allowed["name"], high=high))
@@ -198,7 +198,7 @@ def _shown_range(position: int, allowed: dict[str, Any]) -> dict[str, Any]:
 
 
 def _plain(value: float | None) -> str:
-    return "" if value is None else f"{value:g}"
+    return "" if value is None else f"{value:.12g}"  # a million as 1000000: who reads it shall not count an exponent
 
 
 def _ranges(found: dict[str, Any]) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ from typing import Any
 import structlog
 from flask import Flask
 from gunicorn.app.base import BaseApplication
+from gunicorn.workers.gthread import _DEFER, TConn, ThreadWorker
 
 from node_gui.access import Role
 from node_gui.app import create_app
@@ -133,6 +134,29 @@ class _PatientSocket(ssl.SSLSocket):
         return made
 
 
+class _Worker(ThreadWorker):  # type: ignore[misc] # the library has no types
+    """gunicorn's threads, which a browser's idle connections do not use up.
+
+    Browsers connect ahead of need, several times, and say nothing for minutes. gunicorn waits for a connection's first
+    request in a thread; here a thread makes the handshake, and the poller waits, as it does between two requests.
+    """
+
+    def handle(self, conn: TConn) -> Any:
+        """Answer a request, or let the poller wait for one."""
+        if not conn.initialized:
+            if not conn.wait_for_data(0):
+                return _DEFER
+            try:
+                conn.init()
+            except OSError:  # no TLS, or not in time; gunicorn would wait in the poller's thread for a farewell
+                conn.sock.close()
+                return False
+            conn.data_ready = conn.sock.pending() > 0
+            if not conn.wait_for_data(0):
+                return _DEFER
+        return super().handle(conn)
+
+
 class _Server(BaseApplication):  # type: ignore[misc] # the library has no types
     """gunicorn without its command line and its configuration files."""
 
@@ -148,7 +172,7 @@ class _Server(BaseApplication):  # type: ignore[misc] # the library has no types
         host = self._config.host
         settings = {
             "bind": f"[{host}]:{self._config.port}" if ":" in host else f"{host}:{self._config.port}",
-            "worker_class": "gthread",
+            "worker_class": _Worker,
             "workers": 1,
             "threads": self._config.threads,
             "timeout": 120,

@@ -10,7 +10,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Self
@@ -41,15 +41,15 @@ class Hospitals:
         self.consortium = consortium
 
     @classmethod
-    def start(cls, folder: Path) -> Self:
-        """Two hospitals, each with half of the cells, alice permitted and the plan approved."""
+    def start(cls, folder: Path, *, furnished: Sequence[str] = NODES) -> Self:
+        """Two hospitals; those ``furnished`` each with half of the cells, alice permitted and the plan approved."""
         consortium = EmbeddedConsortium(folder, nodes=NODES, researchers=RESEARCHERS)
         consortium.start()
         people = cls(consortium)
         cells = load_breast_cancer()
         table = np.column_stack([cells.data / cells.data.std(axis=0), cells.target])
         header = ",".join([f"f{n}" for n in range(30)] + ["malign"])
-        for place, node in enumerate(NODES):
+        for place, node in enumerate(furnished):
             file = people.data(node) / "cells.csv"
             np.savetxt(file, table[place::2], delimiter=",", header=header, comments="", fmt="%.5f")
             people.add_dataset(node, "cells", "cells.csv")

@@ -18,9 +18,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
+CHROMIUM = Path("/usr/bin/chromium")
 MAX_REASON = 400  # characters of a failure in the closing list; the whole of it stands where it happened
 MAX_TRACEBACK = 3000  # characters
-LIMIT_S = {"lint": 600, "unit": 900, "integration": 1500, "adversarial": 900, "docs": 300}
+LIMIT_S = {"lint": 600, "unit": 900, "integration": 1500, "adversarial": 900, "browser": 900, "docs": 300}
 
 
 @dataclass
@@ -82,6 +83,13 @@ def tests(suite: str) -> Result:
     return result
 
 
+def browser() -> Result:
+    """The GUI in a real browser."""
+    if not CHROMIUM.exists():
+        return Result(not_run=f"there is no {CHROMIUM} (Debian: apt install chromium)")
+    return tests("browser")
+
+
 def read_report(report: Path) -> Result:
     """Counts and reasons from pytest's JUnit file."""
     result = Result()
@@ -111,6 +119,7 @@ SUITES: dict[str, Callable[[], Result]] = {
     "unit": lambda: tests("unit"),
     "integration": lambda: tests("integration"),
     "adversarial": lambda: tests("adversarial"),
+    "browser": browser,
     "docs": docs,
 }
 

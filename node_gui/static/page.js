@@ -1,6 +1,20 @@
 // The few things that HTML cannot do by itself. Forms and pages work without them.
 "use strict";
 
+// On a narrow screen a table's row is a card, and each value needs its column's name beside it.
+const nameCells = (part) => {
+  for (const table of part.querySelectorAll(".table > table")) {
+    const names = [...table.querySelectorAll("thead th")].map((cell) => cell.textContent);
+    if (names.length > 10) continue;  // a file's first rows: they are read across
+    table.classList.add("named");
+    for (const cell of table.querySelectorAll("tbody tr > *")) {
+      const name = cell.colSpan === 1 ? names[cell.cellIndex] : "";
+      if (name) cell.dataset.label = name;
+    }
+  }
+};
+nameCells(document);
+
 // A form is sent once.
 document.addEventListener("submit", (event) => {
   for (const button of event.target.querySelectorAll("button[type=submit]")) {
@@ -13,7 +27,10 @@ window.addEventListener("pageshow", () => {
 
 // A live part that could not be refreshed says so instead of looking current.
 document.addEventListener("htmx:sendError", (event) => event.target.classList.add("stale"));
-document.addEventListener("htmx:afterSwap", (event) => event.target.classList.remove("stale"));
+document.addEventListener("htmx:afterSwap", (event) => {
+  event.target.classList.remove("stale");
+  nameCells(event.target);
+});
 
 // What somebody unfolded in a live part stays unfolded when the part is refreshed.
 let unfolded = [];

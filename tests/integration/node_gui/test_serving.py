@@ -11,6 +11,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
+from contextlib import ExitStack
 from hashlib import sha256
 from http.cookiejar import CookieJar
 from pathlib import Path
@@ -95,6 +96,23 @@ def test_only_tls_1_3_is_spoken(served: tuple[Path, subprocess.Popen[str]]) -> N
 
     with socket.create_connection((host, int(port)), 30) as line, pytest.raises(ssl.SSLError):
         browser.context.wrap_socket(line, server_hostname=host)
+
+
+def test_connections_that_say_nothing_keep_nobody_out(served: tuple[Path, subprocess.Popen[str]]) -> None:
+    """Browsers open some ahead of need; a few colleagues have more of them than the GUI has threads."""
+    browser = Browser(served[0])
+    host, port = browser.address.removeprefix("https://").split(":")
+    with ExitStack() as stack:
+        lines = []
+        for _ in range(20):
+            line = stack.enter_context(socket.create_connection((host, int(port)), 30))
+            lines.append(stack.enter_context(browser.context.wrap_socket(line, server_hostname=host)))
+
+        assert "Sign in" in browser.get("/sign-in")
+        for line in lines:  # each is open still: none had to give its thread up
+            line.settimeout(0)
+            with pytest.raises(ssl.SSLWantReadError):
+                line.recv(1)
 
 
 def test_the_node_goes_on_when_the_gui_dies(served: tuple[Path, subprocess.Popen[str]], hospitals: Hospitals) -> None:

@@ -53,6 +53,16 @@ def _staff(name: str) -> Any:
     return Staff(name=name, via="gui")
 
 
+def test_a_large_range_is_shown_without_an_exponent(hospital: Hospital, reviewer: Browser) -> None:
+    """A million is 1000000 to who reviews it, and so it stands in the form."""
+    sha256 = hospital.request_plan(PLAN, ranges=(ArgumentRange(name="num_updates", minimum=1, maximum=1_000_000),))
+
+    page = reviewer.get(f"/plans/{sha256}").text
+
+    assert "num_updates: 1 to 1000000" in page
+    assert 'value="1000000"' in page
+
+
 def test_the_queue_shows_who_asks_for_what(hospital: Hospital, reviewer: Browser) -> None:
     """A reviewer begins there."""
     hospital.request_plan(PLAN)

@@ -66,6 +66,7 @@ NEVER_OURS = (
         *("172.17.0.0/16", "172.18.0.0/15", "172.20.0.0/14", "172.24.0.0/13", "192.168.0.0/16"),
     ),
 )
+_LARGEST_SUGGESTED = 24  # bits: 253 members
 _SUGGESTED_IN = ("100.64.0.0/10", "172.16.0.0/16", "10.0.0.0/8")
 
 
@@ -178,14 +179,19 @@ class AddressPlan:
 
 
 def suggestion(network: Network, ranges: Collection[Range]) -> str:
-    """A network of the same size that overlaps none of the ranges."""
+    """A network of the same size, or smaller, that overlaps none of the ranges."""
     if network.version == 6:
         return _own_ula()
     used = [r.network for r in (*ranges, *NEVER_OURS) if r.network.version == 4]
+    size = 2 ** (32 - max(network.prefixlen, _LARGEST_SUGGESTED))
     for pool in map(IPv4Network, _SUGGESTED_IN):
-        for candidate in pool.subnets(new_prefix=max(network.prefixlen, 24, pool.prefixlen)):
-            if not any(candidate.overlaps(each) for each in used):
+        first = int(pool.network_address)
+        while first <= int(pool.broadcast_address):
+            candidate = IPv4Network((first, 33 - size.bit_length()))
+            in_the_way = next((each for each in used if candidate.overlaps(each)), None)
+            if in_the_way is None:
                 return str(candidate)
+            first = (int(in_the_way.broadcast_address) // size + 1) * size
     return "one that your network's administrator names"
 
 

@@ -34,6 +34,7 @@ _ONCE = {
     "Interface": {"PrivateKey", "ListenPort", "MTU", "Table"},
     "Peer": {_FRIENDLY, "PublicKey", "PresharedKey", "Endpoint", "PersistentKeepalive"},
 }
+_KEYS = {"PrivateKey", "PublicKey", "PresharedKey"}
 _OFTEN = {"Interface": {"Address"}, "Peer": {"AllowedIPs"}}
 _NEEDED = {
     "Interface": {"PrivateKey", "MTU", "Address"},
@@ -287,20 +288,34 @@ def _require_form(text: str) -> None:
     if [section.name for section in sections] != ["Interface"] + ["Peer"] * (len(sections) - 1):
         raise ConfigInvalidError("Expected one [Interface] and then [Peer] sections.")
     for section in sections:
-        keys = [key for _, key, _ in section.lines]
-        for number, key, value in section.lines:
-            if "#" in value or key not in _ONCE[section.name] | _OFTEN[section.name]:
-                raise ConfigInvalidError(f"Line {number}: not one that 'fedward vpn' writes into [{section.name}].")
-            if key in _ONCE[section.name] and keys.count(key) > 1:
-                raise ConfigInvalidError(f"Line {number}: {key} stands twice in one [{section.name}].")
-            if key == _FRIENDLY and not _NAME.fullmatch(value):
-                raise ConfigInvalidError(f"Line {number}: not a member's id.")
-        if missing := _NEEDED[section.name] - set(keys):
-            raise ConfigInvalidError(f"Line {section.number}: [{section.name}] lacks {', '.join(sorted(missing))}.")
+        _require_section(section)
     for what in ("PublicKey", _FRIENDLY):
         values = [value for section in sections for _, key, value in section.lines if key == what]
         if len(values) != len(set(values)):
             raise ConfigInvalidError(f"Two peers have the same {what.lstrip('# ')}.")
+
+
+def _require_section(section: _Section) -> None:
+    keys = [key for _, key, _ in section.lines]
+    for number, key, value in section.lines:
+        if "#" in value or key not in _ONCE[section.name] | _OFTEN[section.name]:
+            raise ConfigInvalidError(f"Line {number}: not one that 'fedward vpn' writes into [{section.name}].")
+        if key in _ONCE[section.name] and keys.count(key) > 1:
+            raise ConfigInvalidError(f"Line {number}: {key} stands twice in one [{section.name}].")
+        if key in _KEYS and not _is_key(value):  # the package takes several spellings, and what is left of a key
+            raise ConfigInvalidError(f"Line {number}: {key} is not the base64 of 32 bytes.")
+        if key == _FRIENDLY and not _NAME.fullmatch(value):
+            raise ConfigInvalidError(f"Line {number}: not a member's id.")
+    if missing := _NEEDED[section.name] - set(keys):
+        raise ConfigInvalidError(f"Line {section.number}: [{section.name}] lacks {', '.join(sorted(missing))}.")
+
+
+def _is_key(text: str) -> bool:
+    try:
+        PresharedKey.from_text(text)
+    except KeyFileError:
+        return False
+    return True
 
 
 class _Section(NamedTuple):

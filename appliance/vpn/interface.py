@@ -98,7 +98,7 @@ def host_routes(*, besides: str) -> list[Range]:
             for family in ("-4", "-6")
             for used in routed_ranges(_run("ip", "-j", family, "route", "show", "table", "all"), besides=besides)
         ]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InterfaceError("'ip -j route show table all' printed something unknown.") from error
 
 

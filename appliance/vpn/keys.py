@@ -149,6 +149,11 @@ def _read_secret(path: Path) -> str:
     """What is in a file that only its owner may open."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError as error:
+        raise KeyFileError(
+            f"{path}: {error.strerror}.",
+            remedy="A host's own key is made by 'fedward vpn keygen'; a preshared key is brought from the hub.",
+        ) from error
     except OSError as error:
         raise KeyFileError(f"{path}: {error.strerror}.") from error
     with os.fdopen(descriptor, "rb") as file:

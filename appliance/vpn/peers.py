@@ -32,6 +32,12 @@ FILE = "peers.json"
 SECRETS = "preshared"  # the folder of the preshared keys, beside the register
 _MAX_BYTES = 4 * 1024 * 1024
 _MEMBER_ID = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+_EXPECTED = {
+    "addresses": "a list of IP addresses",
+    "preshared_key": "the name of a file in preshared/, as north.key",
+    "public_key": "a key in base64",
+    "state": "active, suspended or revoked",
+}
 _SHOWN = 64  # characters of a stranger's text
 
 
@@ -326,9 +332,12 @@ def _peer_claims(peer: Peer) -> set[str]:
 
 
 def _fault(error: ValidationError) -> str:
+    """Where and what, in words of ours: pydantic's own repeat the value, which may be a secret in the wrong place."""
     first = error.errors(include_input=False, include_url=False)[0]
-    place = ".".join(map(str, first["loc"]))
-    return f"{_shown(place)}: {first['msg']}" if place else first["msg"]
+    place = str(first["loc"][0]) if first["loc"] else ""
+    if place not in _EXPECTED:
+        return f"'{_shown(place)}' is no field of an entry" if place else "not an entry"
+    return f"{place} is missing" if first["type"] == "missing" else f"{place}: expected {_EXPECTED[place]}"
 
 
 def _texts(raw: object) -> Iterator[str]:

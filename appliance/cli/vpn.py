@@ -185,17 +185,15 @@ def _host(home: Path) -> VpnHost:
 def _change(home: Path, member: str, state: PeerState) -> None:
     host = _host(home)
     with host.locked():
-        is_changed = host.book().set_state(member, state)
-        outcome = host.apply()
-    _print_outcome(outcome, is_changed=is_changed)
+        _print_outcome(host.change_state(member, state))
 
 
 def _print_changed(is_changed: bool) -> None:
     typer.echo("changed" if is_changed else "unchanged")
 
 
-def _print_outcome(outcome: Outcome, *, is_changed: bool = False) -> None:
-    _print_changed(is_changed or bool(outcome.changes))
+def _print_outcome(outcome: Outcome) -> None:
+    _print_changed(bool(outcome.changes))
     for change in outcome.changes:
         typer.echo(change)
     _warn(outcome.warnings)

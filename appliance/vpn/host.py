@@ -34,7 +34,7 @@ from appliance.vpn.errors import ConfigInvalidError, PeersUnreadableError, VpnEr
 from appliance.vpn.files import replace_private
 from appliance.vpn.interface import Change, LiveInterface, LivePeer, host_routes, read_interface, resolve, set_endpoint
 from appliance.vpn.keys import PresharedKey, PrivateKey
-from appliance.vpn.peers import FILE, PeerBook
+from appliance.vpn.peers import FILE, PeerBook, PeerState
 
 STALE_S = 135  # after 120 s of traffic WireGuard shakes hands again: one that is older has failed
 
@@ -107,8 +107,33 @@ class VpnHost:
             raise ConfigInvalidError("This host is a member: the register of peers is kept at the hub.")
         return PeerBook(self._root, self.plan, self.key().public)
 
-    def tunnel(self) -> tuple[Tunnel, list[str]]:
+    def change_state(self, member: str, state: PeerState) -> Outcome:
+        """At the hub: suspend, resume or revoke a member, and apply at once.
+
+        A member is let in once the register is on the disk. It is cut off first and written down then, so that a full
+        disk keeps nobody in.
+
+        Raises:
+            VpnError: There is no such member, it is revoked, or as for ``apply``.
+            OSError: The disk refused; who was to be cut off is cut off, until the next ``apply`` or start: repeat it.
+        """
+        book = self.book()
+        is_changed = book.set_state(member, state)
+        if state is PeerState.ACTIVE:
+            book.save()
+        try:
+            outcome = self.apply(book=book)
+        finally:
+            if is_changed:
+                book.save()
+        changes = [f"{FILE}: '{member}' is {state}"] if is_changed else []
+        return Outcome(outcome.changes + changes, outcome.warnings)
+
+    def tunnel(self, book: PeerBook | None = None) -> tuple[Tunnel, list[str]]:
         """What the interface should be, and warnings.
+
+        Args:
+            book: The hub's register, where it is not as on the disk.
 
         Raises:
             VpnError: Settings, keys or the register cannot be used.
@@ -118,7 +143,7 @@ class VpnHost:
             shared = PresharedKey.load(self._root / "preshared.key")
             return member_tunnel(member, self._settings.mtu, self.plan, self.key(), shared), []
         last, warnings = self._last()
-        book = self.book()
+        book = book or self.book()
         if last and not book.exists:
             raise PeersUnreadableError(
                 f"{self._root / FILE} is gone, and {self._settings.file} still has {len(last)} peers.",
@@ -127,7 +152,7 @@ class VpnHost:
         peers, findings = book.peers(last)
         return hub_tunnel(self._settings, self.plan, self.key(), peers), warnings + [str(each) for each in findings]
 
-    def apply(self, *, check: bool = False) -> Outcome:
+    def apply(self, *, check: bool = False, book: PeerBook | None = None) -> Outcome:
         """Make interface and file what settings and register say, by the smallest change; twice changes nothing.
 
         The interface first: a revoked member is cut off even where the disk is full. An interface that is not up is
@@ -135,11 +160,12 @@ class VpnHost:
 
         Args:
             check: Only say what would change.
+            book: As for ``tunnel``.
 
         Raises:
             VpnError: Nothing was changed; or, where a tool or the disk refused half-way, the next call does the rest.
         """
-        tunnel, warnings = self.tunnel()
+        tunnel, warnings = self.tunnel(book)
         live = read_interface(self._settings.interface)
         warnings += self._overlaps(tunnel, live)
         changes = []

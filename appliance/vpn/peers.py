@@ -95,6 +95,7 @@ class PeerBook:
         self._hub_key = hub_key
         self.exists = (root / FILE).exists()
         self._members = _read(root / FILE) if self.exists else {}
+        self._spent: list[Path] = []
 
     def __iter__(self) -> Iterator[tuple[str, PeerEntry | str]]:
         """Each member's id with its entry, or with what is wrong with that."""
@@ -137,7 +138,7 @@ class PeerBook:
         return tuple(good[member] for member in sorted(good)), tuple(findings)
 
     def admit(self, member: str, public_key: str, *, replace_key: bool = False) -> tuple[tuple[Address, ...], bool]:
-        """Enter a member, with the next free addresses and a fresh preshared key.
+        """Enter a member, with the next free addresses and a fresh preshared key, and save.
 
         Args:
             replace_key: A known member has a new key: it keeps its addresses and gets a new preshared key.
@@ -176,7 +177,7 @@ class PeerBook:
         return known.addresses, True
 
     def set_state(self, member: str, state: PeerState) -> bool:
-        """Suspend, resume or revoke a member; says whether that changed the register.
+        """Suspend, resume or revoke a member; says whether that changed the register. ``save`` puts it on the disk.
 
         Raises:
             PeerRefusedError: There is no such member, or it is revoked, which is for good.
@@ -195,10 +196,18 @@ class PeerBook:
         if state is PeerState.ACTIVE and isinstance(entry, str):  # only what is whole is opened again
             raise PeerRefusedError(f"{FILE}: '{_shown(member)}': {entry}.")
         kept = raw if isinstance(raw, dict) else {"addresses": list(_texts(raw))}
-        self._save(self._members | {member: kept | {"state": str(state)}})
+        self._members = self._members | {member: kept | {"state": str(state)}}
         if state is PeerState.REVOKED and isinstance(entry, PeerEntry):
-            self.secret_file(entry).unlink(missing_ok=True)
+            self._spent.append(self.secret_file(entry))
         return True
+
+    def save(self) -> None:
+        """Put the register on the disk, and remove the preshared keys that nobody needs any more."""
+        text = json.dumps({"format": FORMAT, "members": self._members}, indent=2, sort_keys=True)
+        replace_private(self._root / FILE, f"{text}\n".encode())
+        self.exists = True
+        while self._spent:
+            self._spent.pop().unlink(missing_ok=True)
 
     def secret_file(self, entry: PeerEntry) -> Path:
         """Where the preshared key of an entry lies."""
@@ -249,7 +258,7 @@ class PeerBook:
         return {address for text in texts if (address := _address(text)) is not None}
 
     def _enter(self, member: str, addresses: tuple[Address, ...], public_key: str, *, old: PeerEntry | None) -> None:
-        """A new preshared key first, then the entry that names it; then the old key goes."""
+        """A new preshared key first, then the entry that names it."""
         secret = self._new_secret(member)
         new = {
             "addresses": [str(address) for address in addresses],
@@ -257,9 +266,10 @@ class PeerBook:
             "public_key": public_key,
             "state": str(old.state if old else PeerState.ACTIVE),
         }
-        self._save(self._members | {member: new})
+        self._members = self._members | {member: new}
         if old is not None:
-            self.secret_file(old).unlink(missing_ok=True)
+            self._spent.append(self.secret_file(old))
+        self.save()
 
     def _new_secret(self, member: str) -> Path:
         number = 1
@@ -275,12 +285,6 @@ class PeerBook:
                 else:
                     return path
             number += 1
-
-    def _save(self, members: dict[str, Any]) -> None:
-        text = json.dumps({"format": FORMAT, "members": members}, indent=2, sort_keys=True)
-        replace_private(self._root / FILE, f"{text}\n".encode())
-        self._members = members
-        self.exists = True
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -96,7 +96,7 @@ def test_a_new_member_touches_no_other(hub: VpnHost, machine: Machine) -> None:
 
 def test_a_revoked_member_goes_first_and_alone(hub: VpnHost, machine: Machine) -> None:
     """Even when the disk takes no more."""
-    hub.book().set_state("north", PeerState.REVOKED)
+    set_state(hub, "north", PeerState.REVOKED)
     hub.book().admit("eve", EVE.public)
     outcome = hub.apply()
 
@@ -108,16 +108,36 @@ def test_a_revoked_member_goes_first_and_alone(hub: VpnHost, machine: Machine) -
 def test_a_revocation_holds_on_a_full_disk(
     hub: VpnHost, machine: Machine, monkeypatch: pytest.MonkeyPatch, settings: VpnSettings
 ) -> None:
-    """The interface comes before the file; a second run does the rest."""
-    hub.book().set_state("north", PeerState.REVOKED)
-    settings.file.parent.chmod(0o700)
+    """The interface comes before register and file; a second run does the rest."""
     with monkeypatch.context() as full:
         full.setattr("appliance.vpn.host.replace_private", _full)
+        full.setattr("appliance.vpn.peers.replace_private", _full)
         with pytest.raises(OSError, match="No space left"):
-            hub.apply()
+            hub.change_state("north", PeerState.REVOKED)
+        assert list(machine.peers) == [SOUTH.public]
 
+    told = hub.change_state("north", PeerState.REVOKED).changes
+    assert told == [f"{settings.file}: is written", "peers.json: 'north' is revoked"]
+    assert hub.apply().changes == []
+
+
+def test_a_member_comes_back_only_with_the_register(
+    hub: VpnHost, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is not on the disk lets nobody in."""
+    hub.change_state("north", PeerState.SUSPENDED)
+    monkeypatch.setattr("appliance.vpn.peers.replace_private", _full)
+
+    with pytest.raises(OSError, match="No space left"):
+        hub.change_state("north", PeerState.ACTIVE)
     assert list(machine.peers) == [SOUTH.public]
-    assert hub.apply().changes == [f"{settings.file}: is written"]
+
+
+def set_state(hub: VpnHost, member: str, state: PeerState) -> None:
+    """Change the register alone, as by a command that ended before it applied."""
+    book = hub.book()
+    book.set_state(member, state)
+    book.save()
 
 
 def _full(path: Path, _content: bytes) -> None:
@@ -143,7 +163,7 @@ def test_a_run_that_ends_half_way_is_mended_by_the_next(hub: VpnHost, machine: M
 
 def test_checking_changes_nothing(hub: VpnHost, machine: Machine, settings: VpnSettings) -> None:
     """And says what applying then says."""
-    hub.book().set_state("north", PeerState.SUSPENDED)
+    set_state(hub, "north", PeerState.SUSPENDED)
     before = settings.file.read_text()
     would = hub.apply(check=True)
 
@@ -227,8 +247,7 @@ def test_a_network_in_use_is_refused_before_anything_is_set_up(
 def test_a_route_that_came_later_does_not_stand_before_a_revocation(hub: VpnHost, machine: Machine) -> None:
     """It is warned of instead."""
     machine.routes.append({"dst": "100.80.0.0/16", "dev": "eth0"})
-    hub.book().set_state("north", PeerState.REVOKED)
-    outcome = hub.apply()
+    outcome = hub.change_state("north", PeerState.REVOKED)
 
     assert list(machine.peers) == [SOUTH.public]
     assert "overlaps 100.80.0.0/16" in outcome.warnings[0]
@@ -312,7 +331,7 @@ def test_hub_and_member_are_told_apart(hub: VpnHost, settings: VpnSettings, tmp_
 def test_the_status_says_who_was_heard_and_what_is_wrong(hub: VpnHost, machine: Machine, tmp_path: Path) -> None:
     """Members that may not come in are listed, too."""
     machine.peers[NORTH.public][1:6] = ["198.51.100.9:4711", machine.peers[NORTH.public][2], "1769999990", "70", "80"]
-    hub.book().set_state("south", PeerState.SUSPENDED)
+    set_state(hub, "south", PeerState.SUSPENDED)
     whole = json.loads((tmp_path / "peers.json").read_text())
     whole["members"]["eve"] = {}
     (tmp_path / "peers.json").write_text(json.dumps(whole))

@@ -109,6 +109,7 @@ def test_a_bad_entrys_addresses_stay_taken(book: PeerBook, tmp_path: Path, plan:
 def test_a_revoked_member_stays_revoked(book: PeerBook, tmp_path: Path) -> None:
     """Its key may be in a thief's hands; its preshared key goes at once."""
     assert book.set_state("north", PeerState.REVOKED)
+    book.save()
     assert not book.set_state("north", PeerState.REVOKED)
 
     for change in (lambda: book.set_state("north", PeerState.ACTIVE), lambda: book.admit("north", EVE.public)):
@@ -215,6 +216,7 @@ def test_a_revoked_members_key_opens_for_nobody(book: PeerBook, tmp_path: Path, 
     """Neither under another id nor from what was last on the interface."""
     before = last(book)
     book.set_state("north", PeerState.REVOKED)
+    book.save()
     (tmp_path / "preshared/eve.key").write_text((tmp_path / "preshared/south.key").read_text())
     (tmp_path / "preshared/eve.key").chmod(0o600)
     again = entry(tmp_path, "north", state="active", preshared_key="eve.key", addresses=["100.80.0.9"])

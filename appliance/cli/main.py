@@ -7,7 +7,7 @@ from importlib.metadata import version as installed_version
 import structlog
 import typer
 
-from appliance.cli import demo, doctor, gui, network, node
+from appliance.cli import demo, doctor, gui, network, node, vpn
 from appliance.protocol.logs import ErrorStreamLogger
 
 app = typer.Typer(
@@ -19,12 +19,14 @@ app = typer.Typer(
         "Federated learning for hospital consortia: models travel, patients' records do not.\n\n"
         "Start with **fedward demo**: four real hospitals on this machine, in two minutes.\n\n"
         "At a hospital: **fedward node --help** and **fedward gui --help**. "
-        "At the network host: **fedward network --help**."
+        "At the network host: **fedward network --help**. "
+        "On any host of a site: **fedward vpn --help**."
     ),
 )
 app.add_typer(node.app, name="node")
 app.add_typer(gui.app, name="gui")
 app.add_typer(network.app, name="network")
+app.add_typer(vpn.app, name="vpn")
 app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
 

@@ -74,6 +74,11 @@ class Code(StrEnum):
     SEAL_BROKEN = "SEAL_BROKEN"
     # Joining
     ENROLMENT_REFUSED = "ENROLMENT_REFUSED"
+    # The VPN
+    VPN_NETWORK_REFUSED = "VPN_NETWORK_REFUSED"
+    VPN_PEER_REFUSED = "VPN_PEER_REFUSED"
+    VPN_PEERS_UNREADABLE = "VPN_PEERS_UNREADABLE"
+    VPN_INTERFACE_FAILED = "VPN_INTERFACE_FAILED"
     # This machine
     CONFIGURATION_INVALID = "CONFIGURATION_INVALID"
     KEY_UNUSABLE = "KEY_UNUSABLE"
@@ -138,6 +143,10 @@ REMEDIES: dict[Code, str] = {
     Code.PARAMETERS_INVALID: "Start from parameters of the plan's own model.",
     Code.SEAL_BROKEN: "Send the file again, sealed to the recipient's key in the current register.",
     Code.ENROLMENT_REFUSED: "Make a new join request as said and hand it to the operator.",
+    Code.VPN_NETWORK_REFUSED: "Choose a private network that no member uses, and give it to all hosts.",
+    Code.VPN_PEER_REFUSED: "Look at the members with 'fedward vpn status' at the hub, and correct what is said.",
+    Code.VPN_PEERS_UNREADABLE: "Mend peers.json as said, or restore it from a backup; until then nobody is cut off.",
+    Code.VPN_INTERFACE_FAILED: "Run the command as root, with wireguard-tools and iproute2 installed, and once more.",
     Code.CONFIGURATION_INVALID: "Correct the setting named in the file named.",
     Code.KEY_UNUSABLE: "Give the key file to the service's user with mode 0600.",
     Code.STORE_BUSY: "Only one warden may use a store: stop the other, or choose another folder.",

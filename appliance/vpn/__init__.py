@@ -1,4 +1,5 @@
 """Addresses, keys and configuration for the WireGuard network between members.
 
-Empty for now: a consortium on one machine needs no VPN. It knows no other room, so that it can be used alone.
+Hub and spoke: the hub knows every active member, a member knows the hub alone. Nothing here imports another room of
+ours, so that it can be used alone; the ``fedward vpn`` commands are its face.
 """

@@ -85,9 +85,9 @@ def _numbers_opened(page: Page) -> None:
 
 
 def _menu_opened(page: Page) -> None:
-    button = page.get_by_role("button", name="Menu")
-    if button.is_visible():
-        button.click()
+    summary = page.locator("nav.narrow summary")
+    if summary.is_visible():
+        summary.click()
 
 
 def _account(page: Page) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 
 from flask_babel import gettext
 
-from appliance.protocol.errors import Code, FedWardError
+from appliance.protocol.errors import Code
+from node_gui.errors import GuiError
 from node_gui.forms import invalid, number, text
 
 RANGES, OVERRIDES = "ranges", "overrides"
@@ -57,7 +58,7 @@ def change_of_form(own: Mapping[str, Any]) -> Change:
             gettext("Name it as researchers do, with dots: optimizer_args.lr."),
         )
     if text("shown") != mark(own, rule):
-        raise FedWardError(
+        raise GuiError(
             gettext("This rule is not as you saw it any more; nothing was changed."),
             code=Code.DECISION_STALE,
             remedy=gettext("Look at the rule as it is now, and decide again."),

@@ -188,7 +188,7 @@ def _require_ours(wanted: Change) -> None:
     forced = (f"{OVERRIDES}.{wanted.argument}", "consortium")
     is_forced = any((rule["name"], rule["set_by"]) == forced for rule in governance().call("policy.show"))
     if is_forced and wanted.rule == OVERRIDES and wanted.after is not None:
-        raise FedWardError(
+        raise GuiError(
             gettext("The consortium forces the value of %(argument)s itself.", argument=wanted.argument),
             code=Code.POLICY_REFUSED,
             remedy=gettext("Another value here would change nothing. Limit the argument instead, to refuse it."),

@@ -454,7 +454,7 @@ def test_a_held_round_ends_at_its_own_date_and_says_why(busy: Node, steps: Steps
     (error,) = busy.received("alice", ErrorReply)
     assert busy.row(held)["step"] == RoundStep.FAILED
     assert (error.code, error.round) == (Code.ROUND_TIMEOUT, 1)
-    assert "while it waited for the hospital to resume the experiment, which it had paused" in error.message
+    assert "while the experiment was paused by the hospital" in error.message
     assert busy.runner.trained == []
 
 

@@ -192,7 +192,7 @@ def training(people: Hospitals, experiment: Experiment) -> Iterator[None]:
 
     def is_at_work() -> bool:
         open_ = [row["experiment_id"] for row in history.open_rounds()]
-        return open_[:1] == [experiment.id] and warden.call("node.status")["running_rounds"] == 1
+        return open_[:1] == [experiment.id] and len(warden.call("node.status")["running"]) == 1
 
     thread = threading.Thread(target=_run, args=(experiment,))
     thread.start()

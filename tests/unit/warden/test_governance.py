@@ -458,7 +458,7 @@ def test_status_says_what_the_node_does_and_waits_for_nobody_s_writing(served: N
     with served.store.write():
         status = call("node.status")
 
-    assert (status["member"], status["running_rounds"], status["plan_approval"]) == ("north", 0, "required")
+    assert (status["member"], status["running"], status["plan_approval"]) == ("north", [], "required")
 
 
 def test_what_was_only_counted_is_written_down_when_asked(served: Node, call: Any) -> None:

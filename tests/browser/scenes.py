@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from playwright.sync_api import Page
 
 from node_gui.access import Role
-from node_gui.serve import first_link
+from node_gui.serve import invite_first
 from tests.browser.chromium import Window
 from tests.browser.desk import Desk
 from tests.browser.stage import Stage
@@ -84,9 +84,10 @@ def _numbers_opened(page: Page) -> None:
     page.get_by_text("The numbers").first.click()
 
 
-def _menu_opened(page: Page) -> None:
+def unfolded(page: Page) -> None:
+    """The menu is open, which a narrow screen folds away."""
     summary = page.locator("nav.narrow summary")
-    if summary.is_visible():
+    if summary.is_visible() and not page.locator("nav.narrow details[open]").count():
         summary.click()
 
 
@@ -104,10 +105,10 @@ def _linked(page: Page) -> None:
 SCENES = (
     Scene("sign-in", None, _at("/sign-in")),
     Scene("sign-in-refused", None, _at("/sign-in"), _wrong_password, 403),
-    Scene("invitation", None, lambda desk, _stage: urlsplit(first_link(desk.home).address).path),
+    Scene("invitation", None, lambda desk, _stage: urlsplit(invite_first(desk.home).link).path),
     Scene("invitation-used", None, _at("/invitation/used"), status=403),
     Scene("home", REVIEWER, _at("/")),
-    Scene("home-menu", ADMINISTRATOR, _at("/"), _menu_opened),
+    Scene("home-menu", ADMINISTRATOR, _at("/"), unfolded),
     Scene("plans", REVIEWER, _at("/plans/")),
     Scene("plans-none-fits", REVIEWER, _at("/plans/?search=nothing")),
     Scene("plan-asked", REVIEWER, _at("/plans/{on.asked}")),

@@ -137,11 +137,11 @@ def _watch(page: Page, experiment: Experiment) -> None:
 def _stop(page: Page, reviewer: Page, experiment: Experiment) -> None:
     page.get_by_role("row").filter(has_text=experiment.id[-8:]).get_by_role("link").click()
     expect(page.get_by_text("Running", exact=True)).to_be_visible()
-    curve = page.get_by_role("img", name="Curve of Size of the update")
+    curve = page.get_by_role("img", name="Curve: Size of the update")
     expect(curve.locator("circle")).to_have_count(2)
     reviewer.get_by_role("link", name="Home").click()
     expect(reviewer.get_by_role("region", name="Experiments at work")).to_contain_text("wide")
-    page.get_by_role("button", name="Stop this experiment here").click()
+    page.get_by_role("button", name="Stop now").click()
     expect(page.get_by_role("status")).to_contain_text("was seen dead at")
     expect(page.get_by_text("its last process was seen dead")).to_be_visible()
     expect(page.get_by_role("region", name="Rounds here")).to_contain_text("stopped by the hospital's staff")

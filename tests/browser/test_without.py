@@ -9,6 +9,7 @@ from playwright.sync_api import Page, expect
 
 from node_gui.access import Role
 from tests.browser.desk import NAMES, PASSWORD, Desk
+from tests.browser.scenes import unfolded
 from tests.browser.stage import DESCRIPTION, NODE, Stage
 from tests.hospitals import Hospitals
 
@@ -69,14 +70,16 @@ def test_pages_and_forms_work_without_scripts(desk: Desk, on_stage: Stage, width
     window = desk.window(Role.AUDITOR, java_script_enabled=False, viewport={"width": width, "height": 800})
     page = window.open("/")
     menu = page.get_by_role("navigation", name="Main menu")
+    unfolded(page)
     names = [link.inner_text() for link in menu.get_by_role("link").all()]
     seen = []
     for name in names:
+        unfolded(page)
         menu.get_by_role("link", name=name, exact=True).click()
         expect(menu.locator("[aria-current=page]")).to_have_text(name)
         seen.append(page.get_by_role("heading", level=1).inner_text())
     page.goto(f"/experiments/{on_stage.finished}")
-    expect(page.get_by_role("img", name=re.compile("Curve of AUC"))).to_be_visible()
+    expect(page.get_by_role("img", name=re.compile("Curve: AUC"))).to_be_visible()
     page.goto("/audit/")
     page.get_by_label("Search for").fill(on_stage.approved)
     page.get_by_role("button", name="Search").click()

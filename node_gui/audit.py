@@ -17,6 +17,7 @@ from appliance.warden.history import History
 from node_gui.context import history, parts
 from node_gui.exports import csv_file, signed_file
 from node_gui.formats import iso
+from node_gui.forms import before
 
 blueprint = Blueprint("audit", __name__, url_prefix="/audit")
 COLUMNS = ("line", "at (UTC)", "who", "what", "about", "details")
@@ -78,7 +79,7 @@ def page() -> str:
     wanted, error = {}, None
     try:
         wanted = _wanted()
-        found = history().audit_page(**wanted, before=_before())
+        found = history().audit_page(**wanted, before=before())
     except FedWardError as fault:
         found, error = None, fault
     kept = {name: request.args[name] for name in ("search", "subject", "since", "until") if request.args.get(name)}
@@ -111,13 +112,13 @@ def export_signed() -> Response:
 
 def _lines(book: History, wanted: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """All lines that are wanted, the newest first, a page at a time."""
-    before: int | None = None
+    older: int | None = None
     while True:
-        found = book.audit_page(**wanted, before=before, size=1000)
+        found = book.audit_page(**wanted, before=older, size=1000)
         yield from found.lines
         if found.older is None:
             return
-        before = found.older
+        older = found.older
 
 
 def _wanted() -> dict[str, Any]:
@@ -128,12 +129,6 @@ def _wanted() -> dict[str, Any]:
         "since": since.timestamp() if since else None,
         "until": (until + timedelta(days=1)).timestamp() if until else None,
     }
-
-
-def _before() -> int | None:
-    """The line before which the page begins, within what the store can count."""
-    before = request.args.get("before", type=int)
-    return None if before is None else min(max(before, 0), (1 << 63) - 1)
 
 
 def _day(name: str) -> datetime | None:

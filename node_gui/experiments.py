@@ -13,7 +13,7 @@ from werkzeug.wrappers import Response
 from node_gui.access import may
 from node_gui.charts import Chart, line_chart
 from node_gui.context import governance, history, node_status, person, say
-from node_gui.forms import asked, offset, turn
+from node_gui.forms import asked, before, turn
 
 blueprint = Blueprint("experiments", __name__, url_prefix="/experiments")
 
@@ -42,13 +42,13 @@ TIMES = {
     "check_s": _("checked"),
     "upload_s": _("sent"),
 }
-_ROUNDS_SHOWN = 100
+_ROUNDS_SHOWN, _ROUNDS_DRAWN = 100, 200
 
 
 @blueprint.get("/")
 def page() -> str:
     """All experiments, those at work first."""
-    live_path = url_for("experiments.live", search=asked("search") or None, page=asked("page") or None)
+    live_path = url_for("experiments.live", search=asked("search") or None, before=before())
     return render_template("experiments/page.html", live_path=live_path, **_lists())
 
 
@@ -87,7 +87,7 @@ def stop(experiment_id: str) -> Response:
 
 
 def _lists() -> dict[str, Any]:
-    found = history().experiment_page(search=asked("search"), offset=offset())
+    found = history().experiment_page(search=asked("search"), before=before())
     running = _running()
     for row in found.rows:
         _with_state(row, running)
@@ -96,7 +96,7 @@ def _lists() -> dict[str, Any]:
 
 def _one(experiment_id: str) -> dict[str, Any]:
     found = _with_state(history().experiment(experiment_id), _running())
-    rounds = history().experiment_rounds(experiment_id)
+    rounds = history().experiment_rounds(experiment_id, size=_ROUNDS_DRAWN)
     answered = [row for row in rounds if row["step"] == "replied"]
     for row in rounds:
         row["times"] = [(text, row["timing"][name]) for name, text in TIMES.items() if row["timing"].get(name, 0) >= 1]
@@ -106,9 +106,9 @@ def _one(experiment_id: str) -> dict[str, Any]:
         "states": STATES,
         "steps": STEPS,
         "rounds": rounds[-_ROUNDS_SHOWN:][::-1],
-        "left_out": max(0, len(rounds) - _ROUNDS_SHOWN),
+        "left_out": max(0, found["requests"] - _ROUNDS_SHOWN),
+        "not_drawn": max(0, found["requests"] - _ROUNDS_DRAWN),
         "charts": _charts(answered),
-        "trained_s": sum(row["timing"].get("train_s", 0.0) for row in rounds),
         "dead_at": _dead_at(experiment_id) if stopped else None,
         "may_stop": may(person().role, "experiments.stop") and found["state"] not in ("finished", "stopped", "failed"),
     }

@@ -12,20 +12,15 @@ import structlog
 
 from appliance.protocol.errors import FedWardError
 from appliance.protocol.register import Register
-from appliance.protocol.rounds import FINAL_STEPS
 from appliance.transport.sqlite import Statement
 from appliance.warden.round import OnStep, Round
 from appliance.warden.services import Services
-from appliance.warden.store import rounds
+from appliance.warden.store import IS_OPEN, rounds
 
 RETRY_S = 5.0
 STOP_S = 5.0
 _RECHECK_S = 0.5
-_WAITING = Statement(
-    sa.select(rounds.c.jti, rounds.c.experiment_id)
-    .where(*(rounds.c.step != step for step in sorted(FINAL_STEPS)))
-    .order_by(rounds.c.accepted_at)
-)
+_WAITING = Statement(sa.select(rounds.c.jti, rounds.c.experiment_id).where(IS_OPEN).order_by(rounds.c.accepted_at))
 _ROUND = Statement(sa.select(rounds).where(rounds.c.jti == sa.bindparam("of")))
 _log = structlog.get_logger(__name__)
 
@@ -100,7 +95,7 @@ class RoundQueue:
 
     def mark_departed(self, connection: sa.Connection, register: Register) -> list[str]:
         """``mark_stopped`` for whoever is no active member any more; returns their experiments."""
-        query = sa.select(rounds.c.experiment_id, rounds.c.researcher).where(rounds.c.step.not_in(FINAL_STEPS))
+        query = sa.select(rounds.c.experiment_id, rounds.c.researcher).where(IS_OPEN)
         unfinished = set(connection.execute(query).tuples())
         departed = [experiment for experiment, researcher in unfinished if not register.is_active(researcher)]
         for experiment in departed:
@@ -200,7 +195,7 @@ class RoundQueue:
     def _clear_spool(self) -> None:
         """Throw away what a crash left behind of rounds that have ended."""
         with self._services.store.read() as connection:
-            unfinished = set(connection.scalars(sa.select(rounds.c.jti).where(rounds.c.step.not_in(FINAL_STEPS))))
+            unfinished = set(connection.scalars(sa.select(rounds.c.jti).where(IS_OPEN)))
         for file in self._services.spool.iterdir():
             if file.name.partition(".")[0] not in unfinished:
                 file.unlink()
@@ -214,4 +209,4 @@ class RoundQueue:
 
 
 def _unfinished(experiment_id: str) -> sa.ColumnElement[bool]:
-    return sa.and_(rounds.c.experiment_id == experiment_id, rounds.c.step.not_in(FINAL_STEPS))
+    return sa.and_(rounds.c.experiment_id == experiment_id, IS_OPEN)

@@ -31,7 +31,7 @@ def of_records(size: Size) -> dict[str, list[str]]:
     """For each endpoint that shows records of the years: first and later pages, searches and filters."""
     last, long = f"e-{size.experiments - 1:05}", "e-00000"
     plan, middle = plan_hash(size.plans // 2), size.lines // 2
-    day = "since=2021-03-01&until=2021-03-31"
+    period = "since=2021-01-01&until=2022-12-31"
     return {
         "home.page": ["/"],
         "home.live": ["/live"],
@@ -59,8 +59,8 @@ def of_records(size: Size) -> dict[str, list[str]]:
             f"/what-left/?experiment={long}",
             f"/what-left/?experiment={long}&what=all",
             "/what-left/?recipient=researcher-3",
-            f"/what-left/?{day}",
-            f"/what-left/?what=all&{day}",
+            f"/what-left/?{period}",
+            f"/what-left/?what=all&{period}",
             "/what-left/?since=1990-01-01&until=2100-01-01",
         ],
         "audit.page": [
@@ -70,7 +70,7 @@ def of_records(size: Size) -> dict[str, list[str]]:
             "/audit/?search=nothing+like+this",
             f"/audit/?subject={long}",
             f"/audit/?subject={long}&search=nothing+like+this",
-            f"/audit/?{day}",
-            f"/audit/?search=nothing+like+this&{day}",
+            f"/audit/?{period}",
+            f"/audit/?search=nothing+like+this&{period}",
         ],
     }

@@ -17,9 +17,10 @@ from appliance.warden.history import History
 from node_gui.context import history, parts
 from node_gui.exports import csv_file, signed_file
 from node_gui.formats import iso
-from node_gui.forms import before
+from node_gui.forms import LARGEST_NUMBER, before
 
 blueprint = Blueprint("audit", __name__, url_prefix="/audit")
+VERIFIED_AT_ONCE = 5000  # lines
 COLUMNS = ("line", "at (UTC)", "who", "what", "about", "details")
 
 EVENTS = {
@@ -88,8 +89,17 @@ def page() -> str:
 
 @blueprint.post("/verify")
 def verify() -> str:
-    """Walk the whole chain of hashes."""
-    return render_template("audit/verify.html", verdict=chain.verify(history().audit_lines()))
+    """Walk the chain of hashes, so many lines at once: the answer says how far it came, and asks for what follows.
+
+    Where it stands is in the form alone: whoever leaves the page ends it, and nobody else waits.
+    """
+    lines = min(max(request.form.get("lines", 0, type=int), 0), LARGEST_NUMBER)
+    verdict = history().verify_audit(
+        chain.Verdict(lines, request.form.get("head", chain.GENESIS)), most=VERIFIED_AT_ONCE
+    )
+    template = "audit/verdict.html" if "HX-Request" in request.headers else "audit/verify.html"
+    is_done = not verdict.is_whole or verdict.lines < lines + VERIFIED_AT_ONCE
+    return render_template(template, verdict=verdict, is_done=is_done, length=history().audit_length())
 
 
 @blueprint.get("/export.csv")

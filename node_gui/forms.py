@@ -10,6 +10,7 @@ from flask_babel import gettext
 from appliance.protocol.errors import Code, FedWardError
 from appliance.warden.history import PAGE, Page, Stretch
 
+LARGEST_NUMBER = (1 << 63) - 1  # that a store can count
 _LAST_PAGE = 100_000
 _FILTERS = frozenset({"search", "state", "experiment", "recipient", "since", "until", "what"})
 
@@ -97,9 +98,9 @@ def offset() -> int:
 
 
 def before() -> int | None:
-    """The row before which the page that the address asks for begins, within what a store can count."""
+    """The row before which the page that the address asks for begins."""
     number_ = request.args.get("before", type=int)
-    return None if number_ is None else min(max(number_, 0), (1 << 63) - 1)
+    return None if number_ is None else min(max(number_, 0), LARGEST_NUMBER)
 
 
 def turn(page: Page | Stretch) -> dict[str, str | None]:

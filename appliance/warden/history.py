@@ -487,11 +487,10 @@ class History:
         with self._read() as connection:
             return connection.scalar(sa.select(sa.func.max(audit.c.n))) or 0
 
-    def verify_audit(self, so_far: chain.Verdict, lines: int) -> chain.Verdict:
-        """Go on to walk the chain of hashes from where it was found whole, over so many lines at most."""
+    def verify_audit(self, so_far: chain.Verdict, *, most: int) -> chain.Verdict:
+        """Go on to walk the audit log's chain from where it was found whole, over so many lines at most."""
         with self._read() as connection:
-            found = audit_lines(connection, after=so_far.lines)
-            return chain.verify(islice(found, lines), so_far)
+            return chain.verify(islice(audit_lines(connection, after=so_far.lines), most), so_far)
 
     def audit_page(
         self,

@@ -12,7 +12,7 @@ from typing import Any
 from flask import Blueprint, Response, render_template, request
 from flask_babel import lazy_gettext as _
 
-from appliance.warden.history import SCANNED_AT_MOST, UPDATES, EgressFilter, History, egress_text
+from appliance.warden.history import SUMMED_AT_MOST, UPDATES, EgressFilter, History, egress_text
 from node_gui.context import governance, history
 from node_gui.exports import csv_file, download
 from node_gui.formats import iso
@@ -59,7 +59,7 @@ def page() -> str:
         updates=UPDATES,
         recipients=history().egress_recipients(),
         totals=totals,
-        most_summed=SCANNED_AT_MOST,
+        most_summed=SUMMED_AT_MOST,
         names=history().experiment_names(shown),
         filters={name: value for name, value in request.args.items() if name in _FILTERS and value},
         **turn(found),

@@ -48,7 +48,8 @@ from appliance.warden.store import (
 )
 
 PAGE = 50
-SCANNED_AT_MOST = 20_000  # lines that one search or sum looks at before it says how far it came
+SCANNED_AT_MOST = 10_000  # audit lines that one search looks at before it says how far it came
+SUMMED_AT_MOST = 20_000  # lines of what left in a period whose sums are not kept
 STUDIES_SHOWN = 20
 UPDATES = ("upload", "enclosed")  # what an update's line in the egress record is called
 _ALTERED_IN_A_ROW = 20  # lines that are looked at to find one that says when it was written
@@ -111,7 +112,7 @@ class EgressTotals:
             ``messages``, ``size_bytes`` and ``last_at``; at most ``STUDIES_SHOWN``.
         count: How many studies there are.
         updates: Of all of them, as ``size_bytes``.
-        is_cut: Whether only the latest ``SCANNED_AT_MOST`` lines of the period were summed up.
+        is_cut: Whether only the latest ``SUMMED_AT_MOST`` lines of the period were summed up.
     """
 
     studies: list[dict[str, Any]]
@@ -450,7 +451,7 @@ class History:
     def egress_totals(self, wanted: EgressFilter) -> EgressTotals:
         """What left, for each experiment and in all.
 
-        Of all times it is kept; of a period the latest ``SCANNED_AT_MOST`` lines are summed up.
+        Of all times it is kept; of a period the latest ``SUMMED_AT_MOST`` lines are summed up.
         """
         is_kept = wanted.since is None and wanted.until is None and wanted.up_to is None
         each = (_kept_totals(wanted) if is_kept else _counted_totals(wanted)).subquery()
@@ -463,7 +464,7 @@ class History:
         if not found:
             return EgressTotals([])
         first = found[0]
-        is_cut = not is_kept and first["all_messages"] == SCANNED_AT_MOST
+        is_cut = not is_kept and first["all_messages"] == SUMMED_AT_MOST
         return EgressTotals(found, first["count"], first["all_updates"], first["all_size_bytes"], is_cut)
 
     def egress_recipients(self) -> list[str]:
@@ -616,7 +617,7 @@ def _counted_totals(wanted: EgressFilter) -> sa.Select[Any]:
     """The same of a period."""
     is_update = sa.case((IS_UPDATE, 1), else_=0).label("is_update")
     lines = sa.select(egress.c.experiment_id, is_update, egress.c.size_bytes, egress.c.at).where(*wanted.conditions())
-    line = lines.order_by(egress.c.at.desc()).limit(SCANNED_AT_MOST).subquery().c
+    line = lines.order_by(egress.c.at.desc()).limit(SUMMED_AT_MOST).subquery().c
     return sa.select(
         line.experiment_id,
         sa.func.sum(line.is_update).label("updates"),

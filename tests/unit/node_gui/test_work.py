@@ -81,6 +81,7 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Served, Se
 def small_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bounds that a small store reaches."""
     monkeypatch.setattr("appliance.warden.history.SCANNED_AT_MOST", LOOKED_AT)
+    monkeypatch.setattr("appliance.warden.history.SUMMED_AT_MOST", LOOKED_AT)
     monkeypatch.setattr("node_gui.experiments._ROUNDS_DRAWN", DRAWN)
 
 

@@ -350,7 +350,7 @@ def test_totals_are_of_all_times_or_of_a_periods_latest_lines(node: Node, monkey
     assert history.egress_totals(EgressFilter(experiment_id="e-1", recipient="alice")).updates == 1
     assert history.egress_totals(EgressFilter(recipient="mallory")).studies == []
     assert history.egress_recipients() == ["alice"]
-    monkeypatch.setattr("appliance.warden.history.SCANNED_AT_MOST", 2)
+    monkeypatch.setattr("appliance.warden.history.SUMMED_AT_MOST", 2)
     assert history.egress_totals(period).is_cut
     assert not history.egress_totals(all_of_it).is_cut
 

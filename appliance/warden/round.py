@@ -239,9 +239,13 @@ class Round:
             raise FedWardError(f"'{self._researcher}' is not an active member any more.", code=Code.SENDER_UNKNOWN)
         with services.store.read() as connection:
             if self._is_late():
-                why = "for the hospital to resume the experiment, which it had paused"
-                why = why if _PAUSE.first(connection, of=request.experiment_id) else "here"
-                raise FedWardError(f"The round's deadline passed while it waited {why}.", code=Code.ROUND_TIMEOUT)
+                if _PAUSE.first(connection, of=request.experiment_id):
+                    raise FedWardError(
+                        "The round's deadline passed while it waited for the hospital to resume the experiment, which "
+                        "it had paused.",
+                        code=Code.ROUND_TIMEOUT,
+                    )
+                raise FedWardError("The round's deadline passed while it waited here.", code=Code.ROUND_TIMEOUT)
             dataset = services.datasets.require_usable(connection, request.dataset_id, self._researcher)
             return services.plans.require_runnable(connection, request.plan_sha256)[0], dataset
 

@@ -44,7 +44,7 @@ def of_records(size: Size) -> dict[str, list[str]]:
         "datasets.removal": ["/datasets/d7/remove"],
         "experiments.page": [
             "/experiments/",
-            f"/experiments/?before={size.experiments // 2}",
+            f"/experiments/?before={size.rounds // 2}",
             f"/experiments/?search={last[:5]}",
             "/experiments/?search=researcher-3",
             "/experiments/?search=nobody",

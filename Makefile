@@ -9,7 +9,7 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13 python3.14; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 
-.PHONY: help demo test lint bench soak docs fuzz defences translations screenshots clean packages
+.PHONY: help demo test lint bench pages soak docs fuzz defences translations screenshots clean packages
 
 help: ## Say what there is
 	@echo "FedWard: make TARGET"
@@ -30,6 +30,9 @@ docs: $(VENV)/.dev ## Build the documentation into docs/_build/html; a warning i
 bench: $(VENV)/.dev ## Measure what a round costs beside a bare TCP loop, and its memory
 	$(VENV)/bin/python -m tests.benchmarks
 
+pages: $(VENV)/.dev ## Measure how long the GUI's pages take at a hospital of many years
+	$(VENV)/bin/python -m tests.benchmarks.gui
+
 soak: packages $(VENV)/.dev ## Run 500 rounds while every part is killed in turn; SOAK="--seed 7 --rounds 60" for another
 	$(VENV)/bin/python -m tests.soak $(SOAK)
 
@@ -46,8 +49,8 @@ screenshots: packages $(VENV)/.dev ## Make a picture of every page of the GUI, i
 	$(VENV)/bin/python -m tests.browser.screenshots
 
 clean: ## Remove what was built here; the virtual environment as well
-	rm -rf $(VENV) build dist docs/_build demo-run screenshots bench-results.json .pytest_cache .mypy_cache .ruff_cache \
-		.import_linter_cache .hypothesis fedward.egg-info
+	rm -rf $(VENV) build dist docs/_build demo-run screenshots .cache bench-results.json bench-gui-results.json .pytest_cache \
+		.mypy_cache .ruff_cache .import_linter_cache .hypothesis fedward.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 packages:

@@ -112,7 +112,7 @@ def _require_person() -> AnyResponse | None:
     if request.endpoint in PUBLIC:
         return None
     if g.session is None:
-        return _to_sign_in(is_fragment=is_fragment)
+        return _to_sign_in(is_fragment="HX-Request" in request.headers)
     # A page that does not exist says so to whoever is signed in.
     if request.endpoint is not None and not may(g.session.person.role, request.endpoint):
         role = ROLE_NAMES[g.session.person.role]

@@ -17,9 +17,10 @@ from appliance.warden.history import AuditFilter, History
 from node_gui.context import governance, history, parts
 from node_gui.exports import csv_file, signed_file
 from node_gui.formats import iso
-from node_gui.forms import asked, day_of
+from node_gui.forms import LARGEST_NUMBER, asked, before, day_of
 
 blueprint = Blueprint("audit", __name__, url_prefix="/audit")
+VERIFIED_AT_ONCE = 5000  # lines
 COLUMNS = ("line", "at (UTC)", "who", "what", "about", "details")
 
 EVENTS = {
@@ -84,7 +85,7 @@ def page() -> str:
     wanted, error = {}, None
     try:
         wanted = _wanted()
-        found = history().audit_page(**wanted, before=_before())
+        found = history().audit_page(**wanted, before=before())
     except FedWardError as fault:
         found, error = None, fault
     kept = {name: request.args[name] for name in ("search", "subject", "since", "until") if request.args.get(name)}
@@ -95,8 +96,17 @@ def page() -> str:
 
 @blueprint.post("/verify")
 def verify() -> str:
-    """Walk the whole chain of hashes."""
-    return render_template("audit/verify.html", verdict=chain.verify(history().audit_lines()))
+    """Walk the chain of hashes, so many lines at once: the answer says how far it came, and asks for what follows.
+
+    Where it stands is in the form alone: whoever leaves the page ends it, and nobody else waits.
+    """
+    lines = min(max(request.form.get("lines", 0, type=int), 0), LARGEST_NUMBER)
+    verdict = history().verify_audit(
+        chain.Verdict(lines, request.form.get("head", chain.GENESIS)), most=VERIFIED_AT_ONCE
+    )
+    template = "audit/verdict.html" if "HX-Request" in request.headers else "audit/verify.html"
+    is_done = not verdict.is_whole or verdict.lines < lines + VERIFIED_AT_ONCE
+    return render_template(template, verdict=verdict, is_done=is_done, length=history().audit_length())
 
 
 @blueprint.get("/export.csv")
@@ -130,13 +140,13 @@ def sentence(line: dict[str, Any]) -> str:
 
 def _lines(book: History, wanted: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """All lines that are wanted, the newest first, a page at a time."""
-    before: int | None = None
+    older: int | None = None
     while True:
-        found = book.audit_page(**wanted, before=before, size=1000)
+        found = book.audit_page(**wanted, before=older, size=1000)
         yield from found.lines
         if found.older is None:
             return
-        before = found.older
+        older = found.older
 
 
 def _wanted() -> dict[str, Any]:
@@ -147,12 +157,6 @@ def _wanted() -> dict[str, Any]:
         "since": since.timestamp() if since else None,
         "until": (until + timedelta(days=1)).timestamp() if until else None,
     }
-
-
-def _before() -> int | None:
-    """The line before which the page begins, within what the store can count."""
-    before = request.args.get("before", type=int)
-    return None if before is None else min(max(before, 0), (1 << 63) - 1)
 
 
 def _who(actor: str) -> str:

@@ -11,11 +11,11 @@ from typing import Any
 from flask import Blueprint, Response, render_template, request
 from flask_babel import lazy_gettext as _
 
-from appliance.warden.history import UPDATES, EgressFilter, History, egress_text
+from appliance.warden.history import SUMMED_AT_MOST, UPDATES, EgressFilter, History, egress_text
 from node_gui.context import governance, history
 from node_gui.exports import csv_file, signed_file
 from node_gui.formats import iso
-from node_gui.forms import asked, day_of, offset, turn
+from node_gui.forms import asked, before, day_of, turn
 
 blueprint = Blueprint("egress", __name__, url_prefix="/what-left")
 
@@ -42,27 +42,24 @@ COLUMNS = (
     "protected",
     "sha256",
 )
-_TOTALS_SHOWN = 20
 
 
 @blueprint.get("/")
 def page() -> str:
     """What left, with filters and totals."""
     wanted = _wanted()
-    found = history().egress_page(wanted, offset=offset())
+    found = history().egress_page(wanted, before=before())
     totals = history().egress_totals(wanted)
-    shown = {row["experiment_id"] for row in (*found.rows, *totals[:_TOTALS_SHOWN])} - {None}
+    shown = {row["experiment_id"] for row in (*found.rows, *totals.studies)} - {None}
     return render_template(
         "egress/page.html",
         lines=found,
         kinds=KINDS,
         updates=UPDATES,
         recipients=history().egress_recipients(),
-        totals=totals[:_TOTALS_SHOWN],
+        totals=totals,
+        most_summed=SUMMED_AT_MOST,
         names=history().experiment_names(shown),
-        totals_left_out=max(0, len(totals) - _TOTALS_SHOWN),
-        sum_updates=sum(row["updates"] for row in totals),
-        sum_bytes=sum(row["size_bytes"] for row in totals),
         filters={name: value for name, value in request.args.items() if name in _FILTERS and value},
         **turn(found),
     )

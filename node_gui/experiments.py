@@ -16,7 +16,8 @@ from node_gui.access import may
 from node_gui.charts import Chart, Point, line_chart
 from node_gui.context import governance, history, node_status, person, say
 from node_gui.formats import clock
-from node_gui.forms import asked, offset, turn
+from node_gui.forms import asked, before, turn
+from node_gui.languages import message
 
 blueprint = Blueprint("experiments", __name__, url_prefix="/experiments")
 
@@ -63,7 +64,7 @@ _CHARTS_SHOWN = 8  # a plan may return other names in every round
 @blueprint.get("/")
 def page() -> str:
     """All experiments, those at work first."""
-    live_path = url_for("experiments.live", search=asked("search") or None, page=asked("page") or None)
+    live_path = url_for("experiments.live", search=asked("search") or None, before=before())
     return render_template("experiments/page.html", live_path=live_path, **_lists())
 
 
@@ -111,7 +112,7 @@ def _decided(method: str, experiment_id: str) -> dict[str, Any] | None:
     except FedWardError as error:
         if error.code is not Code.DECISION_STALE:
             raise
-        say(gettext("%(reason)s Nothing was changed.", reason=error.message), "warning")
+        say(gettext("%(reason)s Nothing was changed.", reason=message(error).striptags()), "warning")
         return None
     return done
 
@@ -132,7 +133,7 @@ def stop(experiment_id: str) -> Response:
 
 
 def _lists() -> dict[str, Any]:
-    found = history().experiment_page(search=asked("search"), offset=offset())
+    found = history().experiment_page(search=asked("search"), before=before())
     for row in found.rows:
         row["state"] = state_of(row)
     return {"experiments": found, "states": STATES, "query": asked("search"), **turn(found)}
@@ -159,7 +160,6 @@ def _one(experiment_id: str) -> dict[str, Any]:
         "left_out": max(0, found["requests"] - len(rounds)),
         "charts": [*losses, *charts[:_CHARTS_SHOWN]],
         "not_drawn": max(0, len(charts) - _CHARTS_SHOWN),
-        "trained_s": book.experiment_trained_s(experiment_id),
         "dead_at": _dead_at(found) if found["state"] in ("stopped", "paused", "between", "quiet") else None,
         "may_pause": may_act and found["paused_by"] is None and found["state"] not in ENDED,
         "may_resume": may_act and found["paused_by"] is not None,
@@ -198,7 +198,7 @@ def _dead_at(found: dict[str, Any]) -> float | None:
 
     The runner says so when it has killed them all and each was seen to end.
     """
-    since, subject = found["last_accepted_at"], found["experiment_id"]
+    since, subject = found["accepted_at"], found["experiment_id"]
     lines = history().audit_page(subject=subject, search='"experiment.stopped"', since=since, size=1).lines
     return lines[0]["details"].get("ended_at") if lines and not lines[0]["is_altered"] else None
 

@@ -8,9 +8,10 @@ from flask import request, url_for
 from flask_babel import gettext
 
 from appliance.protocol.errors import Code
-from appliance.warden.history import PAGE, Page
+from appliance.warden.history import PAGE, Page, Stretch
 from node_gui.errors import GuiError
 
+LARGEST_NUMBER = (1 << 63) - 1  # that a store can count
 _LAST_PAGE = 100_000
 _FILTERS = frozenset({"search", "state", "experiment", "recipient", "since", "until", "what"})
 
@@ -97,15 +98,27 @@ def offset() -> int:
     return (min(int(page[:9]), _LAST_PAGE) - 1) * PAGE if page.isascii() and page.isdigit() and int(page[:9]) > 0 else 0
 
 
-def turn(page: Page) -> dict[str, str | None]:
+def before() -> int | None:
+    """The row before which the page that the address asks for begins."""
+    number_ = request.args.get("before", type=int)
+    return None if number_ is None else min(max(number_, 0), LARGEST_NUMBER)
+
+
+def turn(page: Page | Stretch) -> dict[str, str | None]:
     """The addresses of the pages before and behind, with the same filters, for the macro ``pager``."""
-    number_, kept = page.offset // page.size + 1, {k: v for k, v in request.args.items() if k in _FILTERS}
-    assert request.endpoint is not None
-
-    def address(wanted: int) -> str:
-        return url_for(str(request.endpoint), **(dict(request.view_args or {}) | kept | {"page": wanted}))
-
+    if isinstance(page, Stretch):
+        return {
+            "newer": None if page.newer is None else _address(before=page.newer or None),
+            "older": None if page.older is None else _address(before=page.older),
+        }
+    number_ = page.offset // page.size + 1
     return {
-        "newer": address(number_ - 1) if number_ > 1 else None,
-        "older": address(number_ + 1) if page.offset + page.size < page.total else None,
+        "newer": _address(page=number_ - 1) if number_ > 1 else None,
+        "older": _address(page=number_ + 1) if page.offset + page.size < page.total else None,
     }
+
+
+def _address(**place: int | None) -> str:
+    """This page's address at another place of its list."""
+    kept = {k: v for k, v in request.args.items() if k in _FILTERS}
+    return url_for(str(request.endpoint), **(dict(request.view_args or {}) | kept | place))

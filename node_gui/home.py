@@ -13,7 +13,7 @@ from flask_babel import gettext, ngettext
 from appliance.protocol.errors import Code, FedWardError
 from appliance.protocol.messages import PlanState
 from appliance.protocol.wording import spelt_out
-from appliance.warden.history import History, Page
+from appliance.warden.history import PAGE, History, Stretch
 from node_gui.access import may
 from node_gui.context import history, node_status, parts, person
 from node_gui.experiments import STATES, state_of
@@ -64,7 +64,7 @@ def _look() -> dict[str, Any]:
     except FedWardError as error:
         if error.code is not Code.NODE_NOT_RUNNING:
             raise
-        running, tasks = Page([], 0, 0, SHOWN), []
+        running, tasks = Stretch([]), []
         sentence = _("The node has never run: nothing was trained here, and nothing has left.")
     return {
         "status": status,
@@ -79,12 +79,10 @@ def _sentence(status: dict[str, Any] | None, book: History) -> str:
     """What the node may do at this moment."""
     if status is None:
         return _("The node does not run: nothing is trained, and nothing leaves.")
-    datasets = book.dataset_page(state="active", size=200).rows
-    now = time.time()
-    usable = [d for d in datasets if any(p["until"] is None or p["until"] > now for p in d["permissions"])]
+    usable = book.usable_datasets()
     if not usable:
         return _("No dataset is open to a researcher: nothing can be trained here.")
-    on = ngettext("%(num)s dataset", "%(num)s datasets", len(usable))
+    on = ngettext("%(num)s dataset", "%(num)s datasets", usable)
     if status["plan_approval"] != "required":
         return _("Permitted researchers may run any code, read by nobody here, on %(datasets)s.", datasets=on)
     approved = book.plan_page(states=[PlanState.APPROVED], size=1).total
@@ -112,14 +110,14 @@ def _plans(book: History) -> Iterator[Task]:
         more = ngettext("%(num)s more plan waits.", "%(num)s more plans wait.", pending.total - SHOWN)
         yield Task("waiting", more, _path("plans.page"), _("Open the queue"))
     now = time.time()
-    for plan in book.plan_page(states=[PlanState.APPROVED], size=500).rows:
-        if plan["until"] is not None and plan["until"] < now + SOON_S:
-            yield Task(
-                "warning",
-                _("The approval of “%(plan)s” ends %(when)s.", plan=spelt_out(plan["name"]), when=ago(plan["until"])),
-                _path("plans.plan", sha256=plan["sha256"]),
-                _("Look at the plan"),
-            )
+    ending = book.approvals_ending(now, now + SOON_S, size=10 * PAGE)
+    for plan in reversed(ending[-PAGE:]):
+        yield Task(
+            "warning",
+            _("The approval of “%(plan)s” ends %(when)s.", plan=spelt_out(plan["name"]), when=ago(plan["until"])),
+            _path("plans.plan", sha256=plan["sha256"]),
+            _("Look at the plan"),
+        )
 
 
 def _datasets(book: History) -> Iterator[Task]:

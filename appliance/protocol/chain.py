@@ -81,10 +81,16 @@ def digest(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def verify(lines: Iterable[Line]) -> Verdict:
-    """Walk the chain and stop at the first line that is not as it was written."""
-    head, number = GENESIS, 0
-    for number, line in enumerate(lines, 1):
+def verify(lines: Iterable[Line], so_far: Verdict | None = None) -> Verdict:
+    """Walk the chain and stop at the first line that is not as it was written.
+
+    Args:
+        lines: The whole log's, or those behind what was found whole before.
+        so_far: What was found before; it must have been whole.
+    """
+    head, first = (so_far.head, so_far.lines + 1) if so_far else (GENESIS, 1)
+    number = first - 1
+    for number, line in enumerate(lines, first):
         reason = _fault(line, number, head)
         if reason:
             return Verdict(number - 1, head, number, reason)

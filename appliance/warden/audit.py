@@ -41,9 +41,14 @@ class AuditLog:
         _APPEND.run(connection, n=number, text=line.text, hash=line.hash)
 
 
-def audit_lines(connection: sa.Connection) -> Iterator[chain.Line]:
-    """The log's lines in order, a page at a time; a line that was tampered with comes out as one that is refused."""
-    number = after = 0
+def audit_lines(connection: sa.Connection, *, after: int = 0) -> Iterator[chain.Line]:
+    """The log's lines in order, a page at a time; a line that was tampered with comes out as one that is refused.
+
+    Args:
+        connection: To the store.
+        after: The number of the line behind which to begin.
+    """
+    number = after
     while True:
         # As bytes, for one that was changed need not be a letter any more.
         query = sa.select(audit.c.n, _bytes(audit.c.text), _bytes(audit.c.hash)).where(audit.c.n > after)

@@ -31,13 +31,13 @@ from appliance.protocol.messages import (
     Train,
 )
 from appliance.protocol.register import Role
-from appliance.protocol.rounds import FINAL_STEPS, RoundStep
+from appliance.protocol.rounds import RoundStep
 from appliance.transport.mqtt import Arrived
 from appliance.transport.sqlite import Statement
 from appliance.warden.queue import RoundQueue
 from appliance.warden.round import error_reply
 from appliance.warden.services import Services
-from appliance.warden.store import rounds
+from appliance.warden.store import IS_OPEN, rounds
 
 REFUSALS_PER_MINUTE = 30
 _IS_ITS = rounds.c.experiment_id == sa.bindparam("experiment_id")
@@ -51,7 +51,7 @@ _UNDER_WAY = Statement(
         _IS_ITS,
         rounds.c.round == sa.bindparam("round"),
         rounds.c.dataset_id == sa.bindparam("dataset_id"),
-        *(rounds.c.step != step for step in sorted(FINAL_STEPS)),
+        IS_OPEN,
     )
 )
 _ACCEPT = Statement(rounds.insert())

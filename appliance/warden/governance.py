@@ -332,8 +332,9 @@ class Governance:
             if found["paused_by"] is not None:
                 raise FedWardError(f"{found['paused_by']} has paused it already.", code=Code.DECISION_STALE)
             if found["state"] in ENDED:
-                message = f"The experiment has ended here ({found['state']}): there is nothing to pause."
-                raise FedWardError(message, code=Code.DECISION_STALE)
+                raise FedWardError(
+                    "The experiment has ended here: there is nothing to pause.", code=Code.DECISION_STALE
+                )
             self._queue.mark_paused(connection, experiment, staff.name)
             services.audit.write(connection, f"staff:{staff.name}", "experiment.paused", experiment)
         self._queue.tell_paused()

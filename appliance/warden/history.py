@@ -1,7 +1,9 @@
 """Reading the node's store without being able to write it: what the command line and the GUI show.
 
 It works while the warden is down, so that history can always be looked at. What the GUI shows a page at a time stays
-quick however long the node has run: an index answers it, or it looks at so many lines and says where it stopped.
+quick however long the node has run: an index answers it, or a sum that is kept, or it looks at so many lines and says
+where it stopped. What people make one by one (datasets, plans) is counted, and leafed through by page numbers. What the
+node makes by itself (rounds, what left, the audit log) is neither counted nor read from its beginning.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +24,22 @@ import sqlalchemy as sa
 from appliance.protocol import chain
 from appliance.protocol.errors import Code, FedWardError
 from appliance.protocol.messages import PlanState
-from appliance.protocol.rounds import FINAL_STEPS, RoundStep
+from appliance.protocol.rounds import RoundStep
 from appliance.transport.sqlite import reading_engine
 from appliance.warden.audit import audit_lines
 from appliance.warden.findings import source_lines
 from appliance.warden.store import (
     FILE_NAME,
+    HAS_FAILED,
+    HAS_OPEN,
+    IS_ANSWERED,
+    IS_OPEN,
+    IS_UPDATE,
     audit,
     datasets,
     egress,
+    egress_totals,
+    experiments,
     measures,
     pauses,
     permissions,
@@ -41,7 +51,9 @@ from appliance.warden.store import (
 )
 
 PAGE = 50
-SCANNED_AT_MOST = 20_000  # audit lines that one search looks at before it says how far it came
+SCANNED_AT_MOST = 10_000  # audit lines that one search looks at before it says how far it came
+SUMMED_AT_MOST = 20_000  # lines of what left in a period whose sums are not kept
+STUDIES_SHOWN = 20
 UPDATES = ("upload", "enclosed")  # what an update's line in the egress record is called
 MOST_POINTS = 300  # of a curve over rounds
 ENDED = frozenset({"finished", "stopped", "failed"})  # where an experiment stands that asks for nothing at the moment
@@ -84,6 +96,40 @@ class Page:
 
 
 @dataclass(frozen=True)
+class Stretch:
+    """Some rows of a list that has no length: the latest, or those before one of them.
+
+    Attributes:
+        rows: Those of this stretch.
+        older: Pass it as ``before`` for those that follow; None when there are none.
+        newer: The same for those that come before these; 0 for the first ones, None when these are.
+    """
+
+    rows: list[dict[str, Any]]
+    older: int | None = None
+    newer: int | None = None
+
+
+@dataclass(frozen=True)
+class EgressTotals:
+    """What left, summed up.
+
+    Attributes:
+        studies: For each experiment, the latest first, ``experiment_id`` (None outside of any), ``updates``,
+            ``messages``, ``size_bytes`` and ``last_at``; at most ``STUDIES_SHOWN``.
+        count: How many studies there are.
+        updates: Of all of them, as ``size_bytes``.
+        is_cut: Whether only the latest ``SUMMED_AT_MOST`` lines of the period were summed up.
+    """
+
+    studies: list[dict[str, Any]]
+    count: int = 0
+    updates: int = 0
+    size_bytes: int = 0
+    is_cut: bool = False
+
+
+@dataclass(frozen=True)
 class AuditPage:
     """Some lines of the audit log, the newest first.
 
@@ -115,9 +161,9 @@ class EgressFilter:
     updates_only: bool = True
     up_to: int | None = None
 
-    def conditions(self) -> list[sa.ColumnElement[bool]]:
+    def conditions(self) -> list[Any]:
         """The same for a query."""
-        found: list[sa.ColumnElement[bool]] = [egress.c.kind.in_(UPDATES)] if self.updates_only else []
+        found: list[Any] = [IS_UPDATE] if self.updates_only else []
         found += [] if self.experiment_id is None else [egress.c.experiment_id == self.experiment_id]
         found += [] if self.recipient is None else [egress.c.recipient == self.recipient]
         found += [] if self.since is None else [egress.c.at >= self.since]
@@ -224,6 +270,14 @@ class History:
             dataset["permissions"] = [row for row in found if row["dataset_id"] == dataset["id"]]
         return page
 
+    def usable_datasets(self) -> int:
+        """How many datasets somebody may train on now."""
+        holds = sa.or_(permissions.c.until.is_(None), permissions.c.until > time.time())
+        permitted = sa.exists().where(permissions.c.dataset_id == datasets.c.id, holds)
+        query = sa.select(sa.func.count()).select_from(datasets).where(datasets.c.state == "active", permitted)
+        with self._read() as connection:
+            return connection.scalar(query) or 0
+
     def plan_page(
         self, *, search: str = "", states: Sequence[PlanState] = (), offset: int = 0, size: int = PAGE
     ) -> Page:
@@ -329,37 +383,38 @@ class History:
             return rows(connection, query)
 
     def experiment_page(
-        self, *, search: str = "", is_open: bool | None = None, offset: int = 0, size: int = PAGE
-    ) -> Page:
+        self, *, search: str = "", is_open: bool = False, before: int | None = None, size: int = PAGE
+    ) -> Stretch:
         """Experiments, the one with the latest request first; each as ``experiment`` describes it.
 
         Args:
             search: The beginning of an id, or part of the researcher's.
-            is_open: Only those with, or only those without, a round that waits or runs here.
+            is_open: Only those with a round that waits or runs here.
+            before: As a stretch has it.
         """
         query = _experiments()
         if search:
-            by_id = rounds.c.experiment_id.startswith(search, autoescape=True)
-            query = query.where(sa.or_(by_id, _contains(search, rounds.c.researcher)))
-        if is_open is not None:
-            waiting = sa.func.count().filter(rounds.c.ended_at.is_(None))
-            query = query.having(waiting > 0 if is_open else waiting == 0)
+            by_id = experiments.c.experiment_id.startswith(search, autoescape=True)
+            query = query.where(sa.or_(by_id, _contains(search, experiments.c.researcher)))
+        if is_open:
+            query = query.where(HAS_OPEN)
+        place = None if before is None else (before,)
         with self._read() as connection:
-            page = _page(connection, query.order_by(sa.desc("last_accepted_at")), offset, size)
-            for found in page.rows:
-                _describe(connection, found)
-        return page
+            found = _stretch(connection, query, (experiments.c.last_request,), place, size)
+            for row in found.rows:
+                _describe(connection, row)
+        return found
 
     def experiment(self, experiment_id: str) -> dict[str, Any]:
         """What an experiment did here.
 
         Returns:
             ``experiment_id``, ``researcher``, ``began_at``, ``last_activity_at``, ``requests`` (how many rounds were
-            asked for), ``open`` (how many wait or run), of the latest request ``round``, ``round_limit``, ``step``,
-            ``accepted_at``, ``dataset_id``, ``dataset``, ``plan_sha256``, ``plan`` (names, None when unknown) and
-            ``samples`` of the last round that was answered; ``state``: ``open``, ``between`` (rounds), ``finished``,
-            ``stopped``, ``failed`` or ``quiet``; ``paused_by`` and ``paused_at`` (None unless staff paused it), and
-            ``expires_at`` of the latest request.
+            asked for), ``open`` (how many wait or run), ``trained_s``, of the latest request ``round``,
+            ``round_limit``, ``step``, ``accepted_at``, ``expires_at``, ``dataset_id``, ``dataset``, ``plan_sha256``,
+            ``plan`` (names, None when unknown) and ``samples`` of the round that was answered last; ``state``:
+            ``open``, ``between`` (rounds), ``finished``, ``stopped``, ``failed`` or ``quiet``; ``paused_by`` and
+            ``paused_at`` (None unless staff paused it).
 
         Raises:
             FedWardError: JOB_UNKNOWN: nothing of it was ever accepted here.
@@ -386,32 +441,35 @@ class History:
     def experiment_values(self, experiment_id: str) -> list[dict[str, Any]]:
         """What answered rounds returned: ``round``, ``metrics``, and ``norm`` of the update (None if there is none).
 
-        The oldest first, and no more than ``MOST_POINTS`` and the last: of more rounds, every second, third or so.
+        In the order of their numbers, and no more than ``MOST_POINTS`` and the last: of more rounds, every second,
+        third or so. Of a round that was asked for twice the later answer counts, and the larger norm.
         """
-        numbered = sa.select(
-            _ROW.label("id"),
-            sa.func.row_number().over(order_by=rounds.c.accepted_at).label("place"),
-            sa.func.count().over().label("total"),
-        ).where(rounds.c.experiment_id == experiment_id, rounds.c.step == RoundStep.REPLIED)
-        place = numbered.subquery()
-        every = (place.c.total + MOST_POINTS - 1) // MOST_POINTS
-        query = (
-            sa.select(rounds.c.round, rounds.c.result)
-            .join_from(place, rounds, place.c.id == _ROW)
-            .where(sa.or_((place.c.place - 1) % every == 0, place.c.place == place.c.total))
-            .order_by(place.c.place)
-        )
+        of_it = sa.and_(rounds.c.experiment_id == experiment_id, IS_ANSWERED)
+        ends = [sa.select(end(rounds.c.round)).where(of_it).scalar_subquery() for end in (sa.func.min, sa.func.max)]
         with self._read() as connection:
-            found = rows(connection, query)
-            left = sa.select(egress.c.round, sa.func.max(egress.c.norm).label("norm")).where(
-                egress.c.experiment_id == experiment_id,
-                egress.c.kind.in_(UPDATES),
-                egress.c.round.in_([row["round"] for row in found]),
+            first, last = connection.execute(sa.select(*ends)).one()
+            if first is None:
+                return []
+            numbers = [*range(first, last, (last - first) // MOST_POINTS + 1), last]
+            wanted = sa.func.json_each(json.dumps(numbers)).table_valued("value")
+            nearest = (  # the number itself, or the one before it that was answered
+                sa.select(_ROW)
+                .where(of_it, rounds.c.round <= wanted.c.value)
+                .order_by(rounds.c.round.desc(), rounds.c.accepted_at.desc())
+                .limit(1)
+                .correlate(wanted)
             )
-            norms = {row["round"]: row["norm"] for row in rows(connection, left.group_by(egress.c.round))}
+            left = sa.select(sa.func.max(egress.c.norm).label("norm")).where(
+                egress.c.experiment_id == experiment_id, egress.c.round == rounds.c.round, IS_UPDATE
+            )
+            found = rows(
+                connection,
+                sa.select(rounds.c.round, rounds.c.result, left.scalar_subquery().label("norm"))
+                .where(_ROW.in_(sa.select(nearest.scalar_subquery()).select_from(wanted)))
+                .order_by(rounds.c.round),
+            )
         for row in found:
             row["metrics"] = _answered(row.pop("result"))["metrics"]
-            row["norm"] = norms.get(row["round"])
         return found
 
     def experiment_losses(self, experiment_id: str, *, last: int) -> list[dict[str, Any]]:
@@ -425,24 +483,18 @@ class History:
         with self._read() as connection:
             return [row for row in rows(connection, query) if row["loss"]]
 
-    def experiment_trained_s(self, experiment_id: str) -> float:
-        """How long an experiment has trained here, over all its rounds."""
-        trained_s = sa.func.total(sa.func.json_extract(rounds.c.timing, "$.train_s"))
-        with self._read() as connection:
-            return connection.scalar(sa.select(trained_s).where(rounds.c.experiment_id == experiment_id)) or 0.0
-
     def pauses(self) -> list[dict[str, Any]]:
         """The experiments that staff paused, the latest first: ``experiment_id``, ``staff``, ``since``."""
         with self._read() as connection:
             return rows(connection, sa.select(pauses).order_by(pauses.c.since.desc()))
 
-    def experiment_names(self, experiments: Collection[str]) -> dict[str, str]:
+    def experiment_names(self, ids: Collection[str]) -> dict[str, str]:
         """The names of the plans that experiments ran last, by the experiments' ids."""
         query = (
-            sa.select(rounds.c.experiment_id, plans.c.name)
+            sa.select(experiments.c.experiment_id, plans.c.name)
+            .join(rounds, rounds.c.jti == experiments.c.latest_jti)
             .join(plans, plans.c.sha256 == rounds.c.plan_sha256)
-            .where(rounds.c.experiment_id.in_(experiments))
-            .group_by(rounds.c.experiment_id)
+            .where(experiments.c.experiment_id.in_(ids))
         )
         with self._read() as connection:
             return {row.experiment_id: row.name for row in connection.execute(query)}
@@ -456,7 +508,7 @@ class History:
     def open_rounds(self) -> list[dict[str, Any]]:
         """The rounds that wait or run, in the order in which the node takes them up."""
         columns = (rounds.c.jti, rounds.c.experiment_id, rounds.c.round, rounds.c.accepted_at, rounds.c.researcher)
-        query = sa.select(*columns).where(rounds.c.step.not_in(sorted(FINAL_STEPS))).order_by(rounds.c.accepted_at)
+        query = sa.select(*columns).where(IS_OPEN).order_by(rounds.c.accepted_at)
         with self._read() as connection:
             return rows(connection, query)
 
@@ -470,7 +522,7 @@ class History:
         query = (
             sa.select(*columns, plans.c.name.label("plan"))
             .outerjoin(plans, plans.c.sha256 == rounds.c.plan_sha256)
-            .where(rounds.c.step == RoundStep.FAILED, rounds.c.ended_at >= since)
+            .where(HAS_FAILED, rounds.c.ended_at >= since)
             .order_by(rounds.c.ended_at.desc())
         )
         with self._read() as connection:
@@ -489,11 +541,13 @@ class History:
         with self._read() as connection:
             return rows(connection, sa.select(egress).order_by(egress.c.id))
 
-    def egress_page(self, wanted: EgressFilter, *, offset: int = 0, size: int = PAGE) -> Page:
-        """What left, the latest first."""
-        query = sa.select(egress).where(*wanted.conditions()).order_by(egress.c.id.desc())
+    def egress_page(self, wanted: EgressFilter, *, before: int | None = None, size: int = PAGE) -> Stretch:
+        """What left, the latest first; ``before`` as a stretch has it."""
+        query = sa.select(egress).where(*wanted.conditions())
         with self._read() as connection:
-            return _page(connection, query, offset, size)
+            at = connection.scalar(sa.select(egress.c.at).where(egress.c.id == before)) if before else None
+            place = None if at is None else (at, before)
+            return _stretch(connection, query, (egress.c.at, egress.c.id), place, size)
 
     def egress_lines(self, wanted: EgressFilter) -> Iterator[dict[str, Any]]:
         """All of what left, the oldest first, one by one: an export has no length that memory must hold."""
@@ -502,28 +556,30 @@ class History:
             for row in connection.execution_options(yield_per=PAGE).execute(query):
                 yield dict(row._mapping)  # noqa: SLF001 - SQLAlchemy's public name
 
-    def egress_totals(self, wanted: EgressFilter) -> list[dict[str, Any]]:
-        """For each experiment ``updates``, ``messages``, ``size_bytes`` and ``last_at``, the latest first."""
-        is_update = egress.c.kind.in_(UPDATES)
-        query = (
-            sa.select(
-                egress.c.experiment_id,
-                sa.func.count().filter(is_update).label("updates"),
-                sa.func.count().label("messages"),
-                sa.func.sum(egress.c.size_bytes).label("size_bytes"),
-                sa.func.max(egress.c.at).label("last_at"),
-            )
-            .where(*wanted.conditions())
-            .group_by(egress.c.experiment_id)
-            .order_by(sa.desc("last_at"))
-        )
+    def egress_totals(self, wanted: EgressFilter) -> EgressTotals:
+        """What left, for each experiment and in all.
+
+        Of all times it is kept; of a period the latest ``SUMMED_AT_MOST`` lines are summed up.
+        """
+        is_kept = wanted.since is None and wanted.until is None and wanted.up_to is None
+        each = (_kept_totals(wanted) if is_kept else _counted_totals(wanted)).subquery()
+        in_all = [
+            sa.func.sum(each.c[name]).over().label(f"all_{name}") for name in ("updates", "messages", "size_bytes")
+        ]
+        query = sa.select(each, sa.func.count().over().label("count"), *in_all).order_by(each.c.last_at.desc())
         with self._read() as connection:
-            return rows(connection, query)
+            found = rows(connection, query.limit(STUDIES_SHOWN))
+        if not found:
+            return EgressTotals([])
+        first = found[0]
+        is_cut = not is_kept and first["all_messages"] == SUMMED_AT_MOST
+        return EgressTotals(found, first["count"], first["all_updates"], first["all_size_bytes"], is_cut)
 
     def egress_recipients(self) -> list[str]:
         """Everybody to whom something left."""
+        recipient = egress_totals.c.recipient
         with self._read() as connection:
-            return list(connection.scalars(sa.select(egress.c.recipient).distinct().order_by(egress.c.recipient)))
+            return list(connection.scalars(sa.select(recipient).distinct().order_by(recipient)))
 
     def traffic(self) -> list[dict[str, Any]]:
         """Messages on the line, by day, recipient and kind."""
@@ -539,6 +595,16 @@ class History:
         """All lines that are meant, as an export holds them, the oldest first."""
         with self._read() as connection:
             yield from audit_texts(connection, wanted)
+
+    def audit_length(self) -> int:
+        """The number of the last line."""
+        with self._read() as connection:
+            return connection.scalar(sa.select(sa.func.max(audit.c.n))) or 0
+
+    def verify_audit(self, so_far: chain.Verdict, *, most: int) -> chain.Verdict:
+        """Go on to walk the audit log's chain from where it was found whole, over so many lines at most."""
+        with self._read() as connection:
+            return chain.verify(islice(audit_lines(connection, after=so_far.lines), most), so_far)
 
     def audit_page(
         self,
@@ -635,50 +701,89 @@ def _are_latest(experiment_id: str, count: int) -> sa.ColumnElement[bool]:
     return _ROW.in_(latest.limit(count).correlate(None))
 
 
+def _stretch(
+    connection: sa.Connection,
+    query: sa.Select[Any],
+    keys: Sequence[sa.Column[Any]],
+    before: tuple[Any, ...] | None,
+    size: int,
+) -> Stretch:
+    """A stretch of a query's rows, ordered by keys of which the last one is a number that no other row has."""
+    place, number = sa.tuple_(*keys), keys[-1]
+    older = query if before is None else query.where(place < before)
+    found = rows(connection, older.order_by(*(key.desc() for key in keys)).limit(size + 1))
+    newer = None
+    if before is not None:
+        newer_rows = query.with_only_columns(number).where(place >= before).order_by(*keys)
+        newer = connection.scalar(newer_rows.limit(1).offset(size)) or 0
+    return Stretch(found[:size], found[size - 1][number.name] if len(found) > size else None, newer)
+
+
 def _experiments() -> sa.Select[Any]:
-    accepted_at = rounds.c.accepted_at
-    return sa.select(
-        rounds.c.experiment_id,
-        sa.func.min(accepted_at).label("began_at"),
-        sa.func.max(accepted_at).label("last_accepted_at"),
-        sa.func.max(sa.func.coalesce(rounds.c.ended_at, accepted_at)).label("last_activity_at"),
-        sa.func.count().label("requests"),
-        sa.func.count().filter(rounds.c.ended_at.is_(None)).label("open"),
-    ).group_by(rounds.c.experiment_id)
+    """Experiments with what their latest request, and the round that was answered last, say of them."""
+    latest, answered = rounds.alias("latest"), rounds.alias("answered")
+    # A request is kept as JSON text inside a JSON column.
+    round_limit = sa.func.json_extract(sa.func.json_extract(latest.c.request, "$"), "$.round_limit")
+    moments = (latest.c.accepted_at, latest.c.expires_at)
+    of_latest = (latest.c.round, latest.c.step, *moments, latest.c.dataset_id, latest.c.plan_sha256)
+    names = (plans.c.name.label("plan"), datasets.c.name.label("dataset"))
+    paused = (pauses.c.staff.label("paused_by"), pauses.c.since.label("paused_at"))
+    return (
+        sa.select(experiments, *of_latest, round_limit.label("round_limit"), answered.c.result, *names, *paused)
+        .join(latest, latest.c.jti == experiments.c.latest_jti)
+        .outerjoin(answered, answered.c.jti == experiments.c.answered_jti)
+        .outerjoin(plans, plans.c.sha256 == latest.c.plan_sha256)
+        .outerjoin(datasets, datasets.c.id == latest.c.dataset_id)
+        .outerjoin(pauses, pauses.c.experiment_id == experiments.c.experiment_id)
+    )
 
 
 def _describe(connection: sa.Connection, found: dict[str, Any]) -> dict[str, Any]:
-    """Add to an experiment what its latest request says, and where that leaves it."""
-    # A request is kept as JSON text inside a JSON column.
-    round_limit = sa.func.json_extract(sa.func.json_extract(rounds.c.request, "$"), "$.round_limit")
-    columns = (rounds.c.researcher, rounds.c.round, rounds.c.step, rounds.c.accepted_at, rounds.c.dataset_id)
-    paused = (pauses.c.staff.label("paused_by"), pauses.c.since.label("paused_at"))
-    more = (rounds.c.plan_sha256, rounds.c.stop_reason, rounds.c.expires_at, round_limit.label("round_limit"))
-    latest = (
-        sa.select(*columns, *more, *paused)
-        .join(pauses, pauses.c.experiment_id == rounds.c.experiment_id, isouter=True)
-        .where(_are_latest(found["experiment_id"], 1))
-    )
-    answered = (
-        sa.select(rounds.c.result)
-        .where(rounds.c.experiment_id == found["experiment_id"], rounds.c.step == RoundStep.REPLIED)
-        .order_by(rounds.c.round.desc(), rounds.c.accepted_at.desc())
-    )
-    found |= rows(connection, latest)[0]
-    found["samples"] = _answered(connection.scalar(answered.limit(1)))["samples"]
-    found["plan"] = connection.scalar(sa.select(plans.c.name).where(plans.c.sha256 == found["plan_sha256"]))
-    found["dataset"] = _dataset_name(connection, found["dataset_id"])
+    """An experiment as ``History.experiment`` has it."""
+    found["samples"] = _answered(found.pop("result"))["samples"]
+    found["dataset"] = found["dataset"] or _removed_dataset(connection, found["dataset_id"])
     found["state"] = _state(found)
     return found
 
 
-def _dataset_name(connection: sa.Connection, dataset_id: str) -> str | None:
-    """A dataset's name; of one that was removed, as the log remembers it."""
-    name = connection.scalar(sa.select(datasets.c.name).where(datasets.c.id == dataset_id))
-    if name is not None:
-        return str(name)
+def _kept_totals(wanted: EgressFilter) -> sa.Select[Any]:
+    """For each experiment what left of it, of all times."""
+    kept, of_updates = egress_totals.c, wanted.updates_only
+    name = sa.func.nullif(kept.experiment_id, "").label("experiment_id")
+    query = sa.select(
+        name,
+        sa.func.sum(kept.updates).label("updates"),
+        sa.func.sum(kept.updates if of_updates else kept.messages).label("messages"),
+        sa.func.sum(kept.update_bytes if of_updates else kept.size_bytes).label("size_bytes"),
+        sa.func.max(kept.last_update_at if of_updates else kept.last_at).label("last_at"),
+    )
+    if of_updates:
+        query = query.where(kept.updates > 0)
+    if wanted.experiment_id is not None:
+        query = query.where(kept.experiment_id == wanted.experiment_id)
+    if wanted.recipient is not None:
+        query = query.where(kept.recipient == wanted.recipient)
+    return query.group_by(kept.experiment_id)
+
+
+def _counted_totals(wanted: EgressFilter) -> sa.Select[Any]:
+    """The same of a period."""
+    is_update = sa.case((IS_UPDATE, 1), else_=0).label("is_update")
+    lines = sa.select(egress.c.experiment_id, is_update, egress.c.size_bytes, egress.c.at).where(*wanted.conditions())
+    line = lines.order_by(egress.c.at.desc()).limit(SUMMED_AT_MOST).subquery().c
+    return sa.select(
+        line.experiment_id,
+        sa.func.sum(line.is_update).label("updates"),
+        sa.func.count().label("messages"),
+        sa.func.sum(line.size_bytes).label("size_bytes"),
+        sa.func.max(line.at).label("last_at"),
+    ).group_by(line.experiment_id)
+
+
+def _removed_dataset(connection: sa.Connection, dataset_id: str) -> str | None:
+    """The name of a dataset that is not here any more, as the log remembers it."""
     columns = (audit.c.n, sa.cast(audit.c.text, sa.LargeBinary), audit.c.hash)
-    query = sa.select(*columns).where(audit.c.subject == dataset_id).order_by(audit.c.n)
+    query = sa.select(*columns).where(audit.c.subject == dataset_id).order_by(audit.c.n).limit(_ALTERED_IN_A_ROW)
     for n, raw, hash_ in connection.execute(query):
         line = _audit_line(n, (raw or b"").decode("utf-8", "surrogateescape"), hash_)
         if not line["is_altered"] and line["event"] == "dataset.added":
@@ -761,7 +866,7 @@ def let_in_by(connection: sa.Connection, account: str) -> dict[str, float]:
 
 def find_experiment(connection: sa.Connection, experiment_id: str) -> dict[str, Any]:
     """What ``History.experiment`` returns; raises FedWardError as it does."""
-    found = rows(connection, _experiments().where(rounds.c.experiment_id == experiment_id))
+    found = rows(connection, _experiments().where(experiments.c.experiment_id == experiment_id))
     if not found:
         raise FedWardError(f"No experiment '{experiment_id}' ran here.", code=Code.JOB_UNKNOWN)
     return _describe(connection, found[0])

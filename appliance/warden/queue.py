@@ -14,12 +14,12 @@ import structlog
 from appliance.protocol.errors import FedWardError
 from appliance.protocol.messages import Scalar
 from appliance.protocol.register import Register
-from appliance.protocol.rounds import FINAL_STEPS, RoundStep
+from appliance.protocol.rounds import RoundStep
 from appliance.transport.sqlite import Statement
 from appliance.warden.live import LiveRound, Point
 from appliance.warden.round import OnStep, Round
 from appliance.warden.services import Services
-from appliance.warden.store import pauses, rounds
+from appliance.warden.store import IS_OPEN, pauses, rounds
 
 RETRY_S = 5.0
 STOP_S = 5.0
@@ -33,9 +33,7 @@ _IS_HELD = sa.and_(
     rounds.c.experiment_id.in_(sa.select(pauses.c.experiment_id)),
 )
 _WAITING = Statement(
-    sa.select(rounds.c.jti, rounds.c.experiment_id)
-    .where(*(rounds.c.step != step for step in sorted(FINAL_STEPS)), sa.not_(_IS_HELD))
-    .order_by(rounds.c.accepted_at)
+    sa.select(rounds.c.jti, rounds.c.experiment_id).where(IS_OPEN, sa.not_(_IS_HELD)).order_by(rounds.c.accepted_at)
 )
 _PAUSED = Statement(
     sa.select(
@@ -47,7 +45,7 @@ _PAUSED = Statement(
         pauses.c.since,
     )
     .join_from(pauses, rounds, pauses.c.experiment_id == rounds.c.experiment_id)
-    .where(_WOULD_BEGIN)
+    .where(IS_OPEN, _WOULD_BEGIN)
 )
 _ROUND = Statement(sa.select(rounds).where(rounds.c.jti == sa.bindparam("of")))
 _log = structlog.get_logger(__name__)
@@ -178,7 +176,7 @@ class RoundQueue:
 
     def mark_departed(self, connection: sa.Connection, register: Register) -> list[str]:
         """``mark_stopped`` for whoever is no active member any more; returns their experiments."""
-        query = sa.select(rounds.c.experiment_id, rounds.c.researcher).where(rounds.c.step.not_in(FINAL_STEPS))
+        query = sa.select(rounds.c.experiment_id, rounds.c.researcher).where(IS_OPEN)
         unfinished = set(connection.execute(query).tuples())
         departed = [experiment for experiment, researcher in unfinished if not register.is_active(researcher)]
         for experiment in departed:
@@ -279,7 +277,7 @@ class RoundQueue:
     def _clear_spool(self) -> None:
         """Throw away what a crash left behind of rounds that have ended."""
         with self._services.store.read() as connection:
-            unfinished = set(connection.scalars(sa.select(rounds.c.jti).where(rounds.c.step.not_in(FINAL_STEPS))))
+            unfinished = set(connection.scalars(sa.select(rounds.c.jti).where(IS_OPEN)))
         for file in self._services.spool.iterdir():
             if file.name.partition(".")[0] not in unfinished:
                 file.unlink()
@@ -294,4 +292,4 @@ class RoundQueue:
 
 
 def _unfinished(experiment_id: str) -> sa.ColumnElement[bool]:
-    return sa.and_(rounds.c.experiment_id == experiment_id, rounds.c.step.not_in(FINAL_STEPS))
+    return sa.and_(rounds.c.experiment_id == experiment_id, IS_OPEN)

@@ -240,8 +240,11 @@ class Round:
         with services.store.read() as connection:
             if self._is_late():
                 if _PAUSE.first(connection, of=request.experiment_id):
-                    message = "The round's deadline passed while the experiment was paused by the hospital."
-                    raise FedWardError(message, code=Code.ROUND_TIMEOUT)
+                    raise FedWardError(
+                        "The round's deadline passed while it waited for the hospital to resume the experiment, which "
+                        "it had paused.",
+                        code=Code.ROUND_TIMEOUT,
+                    )
                 raise FedWardError("The round's deadline passed while it waited here.", code=Code.ROUND_TIMEOUT)
             dataset = services.datasets.require_usable(connection, request.dataset_id, self._researcher)
             return services.plans.require_runnable(connection, request.plan_sha256)[0], dataset

@@ -1,187 +1,241 @@
-"""How long the GUI's pages take at a hospital of many years.
+"""``make pages``: how long the GUI's pages take at a hospital of many years.
 
-    python -m tests.benchmarks.gui [--lines N]
+    python -m tests.benchmarks.gui [--times N] [--lines N] [PREFIX…]     only pages whose address begins so
 
-Fills a store with 200 datasets, 500 plans, 10 000 rounds and a million lines of audit log, opens each page 40 times and
-prints the median and the 95th percentile in milliseconds, and the processor time that a page takes. The warden is a
-fake that answers at once.
+Fills a store with 200 datasets, 500 plans, 10 000 rounds of 500 experiments and a million lines of audit log (once:
+it is kept in ``.cache``), starts the GUI as ``fedward gui start`` does, and opens every page N times over TLS, signed
+in, first and later pages, searches and filters. The warden behind it is real but for its line, files and runner.
+
+Prints for each page the median and the 95th percentile in milliseconds and the processor time that it takes of the
+GUI's process, with the machine's load, and writes ``bench-gui-results.json``: a list of ``{page, median_ms, p95_ms,
+cpu_ms}``, the whole's under ``all``. Exports are read once; what counts there is memory.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import http.client
 import json
+import os
+import re
+import shutil
+import ssl
 import statistics
-import tempfile
+import subprocess
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from urllib.parse import urlencode
 
+import psutil
 from rich.console import Console
 from rich.table import Table
 
-from appliance.protocol import chain
-from appliance.warden.store import Store, audit, datasets, egress, permissions, plan_decisions, plans, rounds
-from node_gui.access import Role
-from node_gui.app import create_app
-from node_gui.config import GuiConfig
-from node_gui.context import EXTENSION
-from tests.unit.node_gui.conftest import FAST, FakeWarden, Gui
+from appliance.warden.governance import SOCKET_NAME, GovernanceServer
+from appliance.warden.store import Store
+from node_gui.access import Role, may
+from node_gui.serve import READY_FILE
+from node_gui.staff import StaffBook
+from tests import years
+from tests.benchmarks.pages import addresses
+from tests.conftest import make_members
+from tests.integration.network.hosts import wait_until
+from tests.memory import HighWater
+from tests.unit.node_gui.conftest import FAST, PASSWORD, write_home
+from tests.unit.node_gui.hospital import TABLE, ReadingRunner
+from tests.unit.warden.conftest import Node
+from tests.years import Size
 
-DATASETS, PLANS, EXPERIMENTS, ROUNDS = 200, 500, 250, 40
-TIMES = 40
-PLAN = Path(__file__).with_name("plan.py")
-NOW = 1_770_000_000.0
+TIMES, ACCOUNTS = 40, 40
+CACHE = Path(".cache") / "gui-years"
+RESULTS = Path("bench-gui-results.json")
+EXPORTS = (
+    "/what-left/what-left.csv?what=all",
+    "/what-left/what-left.jsonl?what=all",
+    "/audit/export.csv?since=2021-01-01",
+)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a page came to."""
+
+    page: str
+    median_ms: float
+    p95_ms: float
+    cpu_ms: float
 
 
 def main() -> None:
-    """Fill a store and time the pages."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--lines", type=int, default=1_000_000)
-    lines = parser.parse_args().lines
-    with tempfile.TemporaryDirectory() as folder:
-        home = Path(folder)
-        store = Store(home / "store")
-        fill(store, lines)
-        warden = FakeWarden()
-        warden.answers |= {"policy.show": [], "node.status": warden.answers["node.status"]}
-        gui = Gui(create_app(GuiConfig(), warden, home, hasher=FAST), warden, home)
-        show(gui)
-        gui.app.extensions[EXTENSION].close()
+    """Fill a store unless it is there, serve it, and time the pages."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.gui")
+    parser.add_argument("prefixes", nargs="*", metavar="PREFIX", help="only pages whose address begins so")
+    parser.add_argument("--times", type=int, default=TIMES, help="how often each page is opened")
+    parser.add_argument("--lines", type=int, default=Size.lines, help="of the audit log")
+    options = parser.parse_args()
+    size, console = Size(lines=options.lines), Console(width=120)
+    home = _filled(size, console)
+    wanted = [(e, p) for e, p in addresses(size) if p.startswith(tuple(options.prefixes) or "/")]
+    with _served(home) as process:
+        people = {role: Person(home, role) for role in Role}
+        measured, every = [], []
+        for endpoint, path in wanted:
+            person = next(people[role] for role in Role if may(role, endpoint))
+            one, times = _measure(person, path, process, options.times)
+            measured.append(one)
+            every += times
+        cpu_ms = statistics.mean(one.cpu_ms for one in measured)
+        measured.append(Measured("all", _ms(statistics.median(every)), _ms(_p95(every)), round(cpu_ms, 1)))
+        console.print(_table(measured))
+        console.print(f"The machine's load was {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores.")
+        console.print(f"The GUI's process has {process.memory_info().rss / 1e6:.0f} MB.")
+        if not options.prefixes:
+            for path in EXPORTS:
+                _export(people[Role.ADMINISTRATOR], path, process, console)
+            _verify(people[Role.AUDITOR], process, console)
+    RESULTS.write_text(json.dumps([asdict(one) for one in measured], indent=1) + "\n")
+
+
+class Person:
+    """Somebody's browser, on one line that is kept open."""
+
+    def __init__(self, home: Path, role: Role) -> None:
+        context = ssl.create_default_context(cafile=str(home / "gui/tls/cert.pem"))
+        port = int((home / READY_FILE).read_text())
+        self._line = http.client.HTTPSConnection("127.0.0.1", port, context=context, timeout=60)
+        form = urlencode({"name": f"{role.value} 0", "password": PASSWORD})
+        headers = {"Content-Type": "application/x-www-form-urlencoded"}
+        self._line.request("POST", "/sign-in", body=form, headers=headers)
+        reply = self._line.getresponse()
+        reply.read()
+        assert reply.status == 302, reply.status
+        self._cookie = reply.headers["Set-Cookie"].partition(";")[0]
+
+    def get(self, path: str) -> bytes:
+        """Open a page."""
+        return self._ask("GET", path).read()
+
+    def send(self, path: str, form: dict[str, str]) -> bytes:
+        """Send a form, as a part of a page does by itself."""
+        headers = {"Content-Type": "application/x-www-form-urlencoded", "HX-Request": "true"}
+        return self._ask("POST", path, urlencode(form), headers).read()
+
+    def size_of(self, path: str) -> int:
+        """Read a file that is not kept; how many bytes it has."""
+        reply, size = self._ask("GET", path), 0
+        while part := reply.read(1 << 16):
+            size += len(part)
+        return size
+
+    def _ask(
+        self, method: str, path: str, body: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> http.client.HTTPResponse:
+        given = {"Cookie": self._cookie, **(headers or {})}
+        try:
+            self._line.request(method, path, body=body, headers=given)
+            reply = self._line.getresponse()
+        except http.client.RemoteDisconnected:  # the server closes a line that stood idle; as browsers do
+            self._line.close()
+            self._line.request(method, path, body=body, headers=given)
+            reply = self._line.getresponse()
+        assert reply.status == 200, f"{path}: {reply.status}"
+        return reply
+
+
+def _filled(size: Size, console: Console) -> Path:
+    """The folder of a node with such a store; made at the first time, and when what fills it has changed."""
+    made_by = hashlib.sha256(Path(years.__file__).read_bytes() + repr(size).encode()).hexdigest()[:12]
+    home = CACHE.resolve() / made_by
+    if not home.exists():
+        shutil.rmtree(CACHE, ignore_errors=True)
+        began, fresh = time.monotonic(), home.with_suffix(".new")
+        store = Store(fresh / "store")
+        years.fill(store, size)
         store.close()
+        fresh.rename(home)
+        console.print(f"Filled a store within {time.monotonic() - began:.0f} s; it is kept in {CACHE}.")
+    for name in ("gui", "tls", "run"):
+        shutil.rmtree(home / name, ignore_errors=True)
+    write_home(home)
+    staff = StaffBook(home, hasher=FAST)
+    for role in Role:
+        for n in range(ACCOUNTS // len(Role)):
+            staff.join(staff.invite("setup", f"{role.value} {n}", role), PASSWORD)
+    staff.close()
+    return home
 
 
-def fill(store: Store, lines: int) -> None:
-    """All that the years left."""
-    text = PLAN.read_text()
-    hashes = [hashlib.sha256(f"{text}# {n}\n".encode()).hexdigest() for n in range(PLANS)]
-    with store.write() as connection:
-        connection.execute(datasets.insert(), [_dataset(n) for n in range(DATASETS)])
-        connection.execute(
-            permissions.insert(),
-            [
-                {"dataset_id": f"d{n}", "researcher": "alice", "until": None, "granted_by": "Dora", "granted_at": NOW}
-                for n in range(DATASETS)
-            ],
-        )
-        connection.execute(plans.insert(), [_plan(n, hashes[n], f"{text}# {n}\n") for n in range(PLANS)])
-        connection.execute(
-            plan_decisions.insert(),
-            [
-                {
-                    "sha256": h,
-                    "staff": "Rita",
-                    "at": NOW,
-                    "decision": "approved",
-                    "note": "",
-                    "until": None,
-                    "ranges": [],
-                }
-                for h in hashes
-            ],
-        )
-        connection.execute(rounds.insert(), [_round(e, r, hashes) for e in range(EXPERIMENTS) for r in range(ROUNDS)])
-        connection.execute(egress.insert(), [_left(e, r) for e in range(EXPERIMENTS) for r in range(ROUNDS)])
-        batch = []
-        for row in _audit(lines):
-            batch.append(row)
-            if len(batch) == 10_000:
-                connection.execute(audit.insert(), batch)
-                batch = []
-        if batch:
-            connection.execute(audit.insert(), batch)
+@contextmanager
+def _served(home: Path) -> Iterator[psutil.Process]:
+    """The GUI in a process of its own, the warden's governance in this one; gives the process that answers."""
+    node = Node(home, make_members())
+    node.runner.__class__ = ReadingRunner
+    for n in range(200):
+        (home / "data" / f"ward-{n}.csv").write_text(TABLE)
+    server = GovernanceServer(node.governance, home / SOCKET_NAME)
+    server.start()
+    command = [sys.executable, "-m", "appliance.cli.main", "gui", "start", "--home", str(home)]
+    with subprocess.Popen(command, env=os.environ | {"FEDWARD_GUI__PORT": "0"}) as arbiter:
+        try:
+            wait_until(lambda: (home / READY_FILE).exists() or arbiter.poll() is not None, timeout_s=60)
+            wait_until(lambda: bool(psutil.Process(arbiter.pid).children()), timeout_s=60)
+            yield psutil.Process(arbiter.pid).children()[0]
+        finally:
+            arbiter.terminate()
+            arbiter.wait(30)
+            server.close()
+            node.close()
 
 
-def show(gui: Gui) -> None:
-    """Open each page and print how long it took."""
-    browser = gui.signed_in(Role.AUDITOR)
-    one = hashlib.sha256(f"{PLAN.read_text()}# 7\n".encode()).hexdigest()
-    paths = [
-        "/",
-        "/plans/",
-        "/plans/?search=plan+7",
-        f"/plans/{one}",
-        f"/plans/{one}/changes",
-        "/datasets/",
-        "/datasets/d7",
-        "/experiments/",
-        "/experiments/?page=4",
-        "/experiments/e-7",
-        "/what-left/",
-        "/what-left/?experiment=e-7",
-        "/what-left/?what=all&page=40",
-        "/audit/",
-        "/audit/?search=nothing+like+this",
-        "/audit/?subject=e-7",
-        "/audit/?since=2020-01-01&until=2030-01-01",
-        "/policy/",
-        "/members/",
-        "/health/",
-    ]
-    table = Table("page", "median ms", "95th percentile ms", "processor ms")
-    for path in paths:
-        browser.get(path)
-        times = []
-        busy = time.process_time()
-        for _ in range(TIMES):
-            began = time.perf_counter()
-            reply = browser.get(path)
-            times.append((time.perf_counter() - began) * 1000)
-        state = "" if reply.status_code == 200 else f" ({reply.status_code})"
-        busy = (time.process_time() - busy) * 1000 / TIMES
-        percentile = statistics.quantiles(times, n=20)[-1]
-        table.add_row(path[:60] + state, f"{statistics.median(times):.0f}", f"{percentile:.0f}", f"{busy:.0f}")
-    Console(width=110).print(table)
+def _measure(person: Person, path: str, process: psutil.Process, times: int) -> tuple[Measured, list[float]]:
+    person.get(path)
+    taken, before = [], sum(process.cpu_times()[:2])
+    for _ in range(times):
+        began = time.perf_counter()
+        person.get(path)
+        taken.append(time.perf_counter() - began)
+    cpu_ms = 1000 * (sum(process.cpu_times()[:2]) - before) / times
+    return Measured(path, _ms(statistics.median(taken)), _ms(_p95(taken)), round(cpu_ms, 1)), taken
 
 
-def _dataset(n: int) -> dict[str, object]:
-    columns = [{"name": f"c{c}", "type": "number"} for c in range(30)]
-    return {
-        "id": f"d{n}", "name": f"dataset {n}", "kind": "tabular", "path": f"/data/{n}.csv", "description": "x" * 200,
-        "tags": ["opt"], "loading_plan": {}, "columns": columns, "rows": 1000, "fingerprint": "a" * 64,
-        "state": "active", "added_by": "Dora", "added_at": NOW,
-    }  # fmt: skip
+def _export(person: Person, path: str, process: psutil.Process, console: Console) -> None:
+    water, began = HighWater(process.pid), time.monotonic()
+    size = person.size_of(path)
+    took = f"{size / 1e6:.0f} MB within {time.monotonic() - began:.1f} s"
+    console.print(f"{path}: {took}; the GUI's process rose by {water.rise() / 1e6:.0f} MB.")
 
 
-def _plan(n: int, sha256: str, source: str) -> dict[str, object]:
-    return {
-        "sha256": sha256, "name": f"plan {n % 100}", "description": "", "source": source, "origin": "researcher",
-        "requested_by": "alice", "requested_at": NOW + n, "asked_ranges": [], "state": "approved", "reviewer": "Rita",
-        "note": "", "decided_at": NOW + n, "ranges": [],
-    }  # fmt: skip
+def _verify(person: Person, process: psutil.Process, console: Console) -> None:
+    """Let the whole log be checked, as its page does, a part with each request."""
+    page, taken, before = person.get("/audit/"), [], sum(process.cpu_times()[:2])
+    while form := dict(re.findall(r'name="(csrf|lines|head)" value="([^"]*)"', page.decode())):
+        began = time.perf_counter()
+        page = person.send("/audit/verify", form)
+        taken.append(time.perf_counter() - began)
+    cpu_ms = 1000 * (sum(process.cpu_times()[:2]) - before) / len(taken)
+    median, p95 = statistics.median(taken) * 1000, _p95(taken) * 1000
+    parts = f"{len(taken)} parts: median {median:.0f} ms, 95th percentile {p95:.0f} ms, processor {cpu_ms:.0f} ms each"
+    console.print(f"The whole log was verified within {sum(taken):.1f} s, in {parts}.")
 
 
-def _round(experiment: int, number: int, hashes: list[str]) -> dict[str, object]:
-    metrics = [{"stage": "local", "samples": 200, "values": {"auc": 0.5 + number / 100}}]
-    reply = json.dumps({"sample_count": 800, "metrics": metrics})
-    at = NOW + experiment * 5000 + number * 100
-    return {
-        "jti": f"{experiment}-{number}", "researcher": "alice", "experiment_id": f"e-{experiment}", "round": number + 1,
-        "dataset_id": f"d{experiment % DATASETS}", "plan_sha256": hashes[experiment % PLANS],
-        "request": json.dumps({"round_limit": ROUNDS, "training_args": {"epochs": 1}, "padding": "x" * 1500}),
-        "step": "replied", "accepted_at": at, "ended_at": at + 50, "training_args": {"epochs": 1}, "overrides": [],
-        "timing": {"train_s": 40.0}, "result": {"reply": reply}, "record": "x" * 500,
-    }  # fmt: skip
+def _p95(times: list[float]) -> float:
+    return statistics.quantiles(times, n=20)[-1]
 
 
-def _left(experiment: int, number: int) -> dict[str, object]:
-    return {
-        "at": NOW + experiment * 5000 + number * 100 + 50, "recipient": "alice", "kind": "upload",
-        "experiment_id": f"e-{experiment}", "round": number + 1, "tensors": 8, "norm": 1.5, "size_bytes": 40_000,
-        "sha256": "b" * 64,
-    }  # fmt: skip
+def _ms(seconds: float) -> float:
+    return round(seconds * 1000, 1)
 
 
-def _audit(lines: int) -> Iterator[dict[str, object]]:
-    head = chain.GENESIS
-    for n in range(1, lines + 1):
-        details = {"round": n % 40, "to": "alice", "samples": 800, "update_sha256": "c" * 64}
-        line = chain.append(
-            head, n, at=NOW + n, actor="node", event="round.replied", subject=f"e-{n % EXPERIMENTS}", details=details
-        )
-        head = line.hash
-        yield {"n": n, "text": line.text, "hash": line.hash}
+def _table(measured: list[Measured]) -> Table:
+    table = Table("page", "median ms", "95th percentile ms", "processor ms", title="The GUI's pages")
+    for one in measured:
+        path = one.page if len(one.page) < 60 else f"{one.page[:57]}…"
+        table.add_row(path, f"{one.median_ms:.0f}", f"{one.p95_ms:.0f}", f"{one.cpu_ms:.1f}")
+    return table
 
 
 if __name__ == "__main__":

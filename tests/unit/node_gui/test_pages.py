@@ -224,6 +224,47 @@ def test_a_whole_log_is_called_whole_and_an_altered_one_altered(gui: Gui, log: L
     assert "altered" in browser.get("/audit/").text
 
 
+def test_a_long_log_is_checked_part_by_part(gui: Gui, log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No request walks a million lines: each answer says how far it came, and its form asks for the next part."""
+    monkeypatch.setattr("node_gui.audit.VERIFIED_AT_ONCE", 2)
+    for number in range(5):
+        log.write("dataset.added", f"d{number}")
+    browser = gui.signed_in(Role.AUDITOR)
+
+    def parts() -> list[str]:
+        found = [browser.post("/audit/verify").text]
+        while "being checked" in found[-1] and len(found) < 9:
+            state = {name: re.search(rf'name="{name}" value="(\w+)"', found[-1]) for name in ("lines", "head")}
+            form = {"csrf": browser.csrf} | {name: match[1] for name, match in state.items() if match}
+            reply = browser.client.post("/audit/verify", base_url=HTTPS, headers={"HX-Request": "true"}, data=form)
+            found.append(reply.text)
+        return found
+
+    whole = parts()
+    assert [re.findall(r'<progress value="(\d)" max="5"', page) for page in whole] == [["2"], ["4"], []]
+    assert "The log is whole" in whole[-1]
+    assert "5 lines were checked; all are" in whole[-1]
+    assert "<html" in whole[0]
+    assert "<html" not in whole[1]
+
+    log.alter(4)
+    assert "Line 4 is not as it was written" in parts()[-1]
+
+
+@pytest.mark.parametrize("form", [{"lines": "-7"}, {"lines": "9" * 30}, {"lines": "x"}, {"lines": "1", "head": "<b>"}])
+def test_a_check_that_begins_where_nobody_came_to_finds_nothing_whole_that_is_not(
+    gui: Gui, log: Log, form: dict[str, str]
+) -> None:
+    """A form of one's own making is answered by a page."""
+    log.write("node.started")
+    log.write("node.stopped")
+
+    reply = gui.signed_in(Role.AUDITOR).post("/audit/verify", **form)
+
+    assert reply.status_code == 200
+    assert "<b>" not in reply.text
+
+
 def test_an_export_ends_with_a_signature_over_all_before_it(gui: Gui, log: Log) -> None:
     """Whoever gets the file checks it by itself; which lines it holds is the warden's word."""
     for name in ("one", "two", "three", "later"):

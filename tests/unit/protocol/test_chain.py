@@ -47,6 +47,17 @@ def test_an_untouched_log_is_whole() -> None:
     assert (verdict.lines, verdict.head) == (4, lines[-1].hash)
 
 
+def test_a_log_is_checked_in_parts_as_in_one() -> None:
+    """A part takes up where the one before was found whole: neither a gap nor a repeat passes."""
+    lines = log()
+    first = verify(lines[:2])
+
+    assert verify(lines[2:], first) == verify(lines)
+    assert verify([], first) == first
+    assert verify(lines[3:], first).altered_line == 3
+    assert verify(lines[1:], first).reason == "it does not follow the line before"
+
+
 def test_an_empty_log_is_whole() -> None:
     """A node that did nothing has nothing to hide."""
     assert verify([]).head == GENESIS

@@ -160,7 +160,7 @@ def test_a_round_that_has_ended_may_be_asked_for_again(step: RoundStep, ready: N
     """The researcher mended the cause, waited for another hospital, or went back to an earlier breakpoint."""
     first = ready.deliver("alice", request_)
     with ready.store.write() as connection:
-        connection.execute(rounds.update().values(step=step))
+        connection.execute(rounds.update().values(step=step, ended_at=time.time()))
     second = ready.deliver("alice", request_)
     assert ready.receipts("alice") == [first.envelope.jti, second.envelope.jti]
     assert ready.received("alice", ErrorReply) == []

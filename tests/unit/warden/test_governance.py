@@ -523,7 +523,7 @@ def test_an_ended_experiment_is_not_paused(served: Node, call: Any, state: str) 
     if state == "stopped":
         stop.set()
     served.round(jti, stop=stop).run()
-    with pytest.raises(FedWardError, match=rf"has ended here \({state}\): there is nothing to pause") as refusal:
+    with pytest.raises(FedWardError, match="has ended here: there is nothing to pause") as refusal:
         call("experiment.pause", experiment="e-1")
     assert refusal.value.code is Code.DECISION_STALE
     assert served.table(pauses) == []

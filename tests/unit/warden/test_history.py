@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -14,9 +15,20 @@ import sqlalchemy as sa
 
 from appliance.protocol.errors import Code, FedWardError
 from appliance.protocol.local.jobs import Progress
-from appliance.protocol.messages import PlanApproval, PlanState, Reached
-from appliance.warden.history import MOST_POINTS, EgressFilter, History, plan_standing
-from appliance.warden.store import FILE_NAME, audit, datasets, plans, rounds, settings
+from appliance.protocol.messages import PlanApproval, PlanState, Reached, Search
+from appliance.warden.history import MOST_POINTS, UPDATES, EgressFilter, History, plan_standing
+from appliance.warden.store import (
+    FILE_NAME,
+    audit,
+    datasets,
+    egress,
+    egress_totals,
+    experiments,
+    permissions,
+    plans,
+    rounds,
+    settings,
+)
 from tests.unit.warden.conftest import MEMORY_BYTES, PLAN, PLAN_SHA, Node, Outcome, failed
 
 
@@ -202,8 +214,7 @@ def test_several_rounds_that_wait_are_counted_and_listed_in_their_order(node: No
         node.accepted(experiment_id=f"e-{number}")
     history = History(node.root)
     assert [row["experiment_id"] for row in history.open_rounds()] == ["e-1", "e-2"]
-    assert history.experiment_page(is_open=True).total == 2
-    assert history.experiment_page(is_open=False).total == 0
+    assert [row["experiment_id"] for row in history.experiment_page(is_open=True).rows] == ["e-2", "e-1"]
     assert [row["open"] for row in history.experiment_page(search="e-2").rows] == [1]
 
 
@@ -244,7 +255,27 @@ def test_a_long_study_is_told_by_some_of_its_rounds(node: Node) -> None:
     assert (told[0], told[-1]) == (1, 1000)
     assert {after - before for before, after in pairwise(told[:-1])} == {4}
     assert [found["round"] for found in history.experiment_rounds("e-1", last=3)] == [1000, 999, 998]
-    assert history.experiment_trained_s("e-1") == pytest.approx(999 * 2.0 + row["timing"]["train_s"])
+    assert history.experiment("e-1")["trained_s"] == pytest.approx(999 * 2.0 + row["timing"]["train_s"])
+
+
+def test_a_round_that_was_asked_for_twice_is_one_point_of_a_curve(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its later answer; rounds that failed or passed by this hospital leave their place to the one before."""
+    monkeypatch.setattr("appliance.warden.history.MOST_POINTS", 3)
+    jti = node.accepted()
+    node.round(jti).run()
+    row = node.row(jti)
+    asked = [(2, 0.1), (3, 0.2), (5, 0.3), (9, 0.4), (3, 0.5), (7, None)]
+    with node.store.write() as connection:
+        for place, (number, loss) in enumerate(asked, 1):
+            reply = json.dumps({"metrics": [{"stage": "local", "samples": 9, "values": {"loss": loss}}]})
+            told = {"step": "failed"} if loss is None else {"result": {"reply": reply}}
+            at = {"accepted_at": row["accepted_at"] + place}
+            connection.execute(rounds.insert().values(row | {"jti": f"j{place}", "round": number} | told | at))
+    found = History(node.root).experiment_values("e-1")
+
+    assert [values["round"] for values in found] == [1, 3, 5, 9]  # of those asked for: 1, 4, 7 and 9
+    assert found[1]["metrics"][0]["values"] == {"loss": 0.5}
+    assert [values["norm"] is None for values in found] == [False, True, True, True]
 
 
 def test_what_a_round_took_is_kept_beside_it(node: Node) -> None:
@@ -279,12 +310,140 @@ def test_what_left_is_filtered_and_summed(node: Node) -> None:
     for number in (1, 2):
         node.round(node.accepted(experiment_id=f"e-{number}")).run()
     history = History(node.root)
-    assert history.egress_page(EgressFilter()).total == 2
-    assert history.egress_page(EgressFilter(updates_only=False)).total > 2
-    assert history.egress_page(EgressFilter(experiment_id="e-1", recipient="alice")).total == 1
-    assert history.egress_page(EgressFilter(until=1.0)).total == 0
-    assert [row["updates"] for row in history.egress_totals(EgressFilter())] == [1, 1]
+    assert len(history.egress_page(EgressFilter()).rows) == 2
+    assert len(history.egress_page(EgressFilter(updates_only=False)).rows) > 2
+    assert len(history.egress_page(EgressFilter(experiment_id="e-1", recipient="alice")).rows) == 1
+    assert history.egress_page(EgressFilter(until=1.0)).rows == []
+    assert [row["updates"] for row in history.egress_totals(EgressFilter()).studies] == [1, 1]
     assert history.experiment_names(["e-1", "other"]) == {"e-1": "plan"}
+
+
+def test_experiments_are_leafed_through_both_ways(node: Node) -> None:
+    """The list has no length: each stretch says where those before and behind it begin."""
+    for number in range(1, 6):
+        node.accepted(experiment_id=f"e-{number}")
+    history = History(node.root)
+
+    def ids(before: int | None) -> tuple[list[str], int | None, int | None]:
+        found = history.experiment_page(before=before, size=2)
+        return [row["experiment_id"] for row in found.rows], found.older, found.newer
+
+    assert ids(None) == (["e-5", "e-4"], 4, None)
+    assert ids(4) == (["e-3", "e-2"], 2, 0)
+    assert ids(2) == (["e-1"], None, 4)
+
+
+def test_what_left_is_leafed_through_by_its_time(node: Node) -> None:
+    """A clock that was set back mixes up the numbers, and lines of one moment are told apart by theirs."""
+    moments = [3.0, 1.0, 2.0, 2.0, 5.0]
+    common = {"recipient": "alice", "kind": "upload", "size_bytes": 1, "sha256": "a", "experiment_id": "e-1"}
+    with node.store.write() as connection:
+        connection.execute(egress.insert(), [common | {"at": moment} for moment in moments])
+    history, found, before = History(node.root), [], None
+    while before != 0:
+        page = history.egress_page(EgressFilter(), before=before, size=2)
+        found.append([row["id"] for row in page.rows])
+        before = page.older or 0
+
+    assert found == [[5, 1], [4, 3], [2]]
+    assert history.egress_page(EgressFilter(), before=3, size=2).newer == 1
+    assert history.egress_page(EgressFilter(), before=1, size=2).newer == 0
+    assert history.egress_page(EgressFilter(), before=99, size=2).rows[0]["id"] == 5
+
+
+def counted(node: Node) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """What ``experiments`` and ``egress_totals`` hold, counted anew."""
+    latest: dict[str, dict[str, Any]] = {}
+    for row in sorted(node.table(rounds), key=lambda row: row["accepted_at"]):
+        one = latest.setdefault(
+            row["experiment_id"], {"requests": 0, "open": 0, "trained_s": 0.0, "answered_jti": None}
+        )
+        one |= {"experiment_id": row["experiment_id"], "researcher": row["researcher"], "latest_jti": row["jti"]}
+        one |= {"requests": one["requests"] + 1, "open": one["open"] + (row["ended_at"] is None)}
+        one |= {"began_at": one.get("began_at", row["accepted_at"])}
+        one["last_activity_at"] = max(one.get("last_activity_at", 0), row["ended_at"] or row["accepted_at"])
+        one["trained_s"] += row["timing"].get("train_s", 0.0)
+        if row["step"] == "replied":
+            one["answered_jti"] = row["jti"]
+    sums: dict[tuple[str, str], dict[str, Any]] = {}
+    for line in node.table(egress):
+        key = (line["experiment_id"] or "", line["recipient"])
+        names = ("updates", "update_bytes", "messages", "size_bytes")
+        one = sums.setdefault(key, dict.fromkeys(names, 0) | {"last_update_at": None})
+        one |= {"experiment_id": key[0], "recipient": key[1], "last_at": line["at"]}
+        one |= {"messages": one["messages"] + 1, "size_bytes": one["size_bytes"] + line["size_bytes"]}
+        if line["kind"] in UPDATES:
+            one |= {"updates": one["updates"] + 1, "update_bytes": one["update_bytes"] + line["size_bytes"]}
+            one["last_update_at"] = line["at"]
+    return sorted(latest.values(), key=_experiment), sorted(sums.values(), key=_experiment)
+
+
+def _experiment(row: dict[str, Any]) -> str:
+    return str(row["experiment_id"])
+
+
+def test_what_is_kept_is_what_counting_gives(node: Node) -> None:
+    """Rounds that wait, are answered, fail, are stopped and are asked for again; and all that left of them."""
+    node.round(node.accepted(round=1)).run()
+    node.round(node.accepted(round=1)).run()  # again: another hospital failed
+    node.runner.training = lambda _job, _parameters: Outcome(b"no tensors")
+    node.round(node.accepted(experiment_id="e-2")).run()
+    stopped, end = node.accepted(experiment_id="e-3"), threading.Event()
+    with node.store.write() as connection:
+        node.queue.mark_stopped(connection, "e-3", "staff")
+    end.set()
+    node.round(stopped, stop=end).run()
+    node.accepted(experiment_id="e-3", round=2)
+    node.deliver("alice", Search(tags=("opt",)))
+
+    by_experiment, by_recipient = counted(node)
+    kept = [{k: v for k, v in row.items() if k != "last_request"} for row in node.table(experiments)]
+    assert sorted(kept, key=_experiment) == by_experiment
+    assert [(row["last_request"], row["requests"], row["open"]) for row in node.table(experiments)] == [
+        (2, 2, 0),
+        (3, 1, 0),
+        (5, 2, 1),
+    ]
+    assert sorted(node.table(egress_totals), key=_experiment) == by_recipient
+    assert len(by_recipient) == 4
+
+
+def test_totals_are_of_all_times_or_of_a_periods_latest_lines(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And say so, when the period has more lines than are summed up at once."""
+    for number in (1, 2, 3):
+        node.round(node.accepted(experiment_id=f"e-{number}")).run()
+    node.deliver("alice", Search(tags=("opt",)))
+    history = History(node.root)
+    all_of_it, period = EgressFilter(updates_only=False), EgressFilter(updates_only=False, since=1.0)
+
+    whole = history.egress_totals(all_of_it)
+    assert whole == history.egress_totals(period)
+    assert [row["experiment_id"] for row in whole.studies] == [None, "e-3", "e-2", "e-1"]
+    assert (whole.count, whole.updates, whole.is_cut) == (4, 3, False)
+    assert history.egress_totals(EgressFilter(experiment_id="e-1", recipient="alice")).updates == 1
+    assert history.egress_totals(EgressFilter(recipient="mallory")).studies == []
+    assert history.egress_recipients() == ["alice"]
+    monkeypatch.setattr("appliance.warden.history.SUMMED_AT_MOST", 2)
+    assert history.egress_totals(period).is_cut
+    assert not history.egress_totals(all_of_it).is_cut
+
+
+def test_what_home_tells_is_asked_for_and_not_searched(node: Node) -> None:
+    """Datasets that somebody may use at this moment, and approvals that end by themselves."""
+    for name in ("a", "b", "c"):
+        node.add_dataset(name, researchers=() if name == "c" else ("alice",))
+    node.add_plan(until=time.time() + 100)
+    node.add_plan(PLAN + "#")
+    with node.store.write() as connection:
+        connection.execute(
+            permissions.update().where(permissions.c.dataset_id == node.table(datasets)[0]["id"]).values(until=1.0)
+        )
+    history = History(node.root)
+
+    assert history.usable_datasets() == 1
+    now = time.time()
+    assert [plan["sha256"] for plan in history.approvals_ending(now, now + 200, size=9)] == [PLAN_SHA]
+    assert history.approvals_ending(now, now + 50, size=9) == []
 
 
 # The audit log

@@ -13,6 +13,7 @@ from appliance.protocol.errors import Code, FedWardError
 from appliance.protocol.local.jobs import Ended
 from appliance.protocol.messages import ErrorReply, Scalar, TrainReply
 from appliance.protocol.rounds import FINAL_STEPS, RoundStep
+from appliance.transport.sqlite import Statement
 from appliance.warden import queue as queue_module
 from appliance.warden.queue import RoundQueue
 from appliance.warden.store import pauses, rounds
@@ -68,6 +69,17 @@ def test_rounds_are_worked_on_in_the_order_in_which_they_were_accepted(busy: Nod
     busy.queue.start()
     steps.wait_for_ends(4)
     assert steps.ended() == jtis
+
+
+@pytest.mark.parametrize("statement", [queue_module._WAITING, queue_module._PAUSED])
+def test_rounds_that_wait_are_found_without_those_that_have_ended(node: Node, statement: Statement) -> None:
+    """However many there are: an index holds no others."""
+    with node.store.read() as connection:
+        plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement._sql}", statement._fixed | {"now": 0.0})
+        looked_at = [step for *_, step in plan if " rounds " in step]
+
+    assert looked_at
+    assert all("INDEX rounds_open" in step for step in looked_at)
 
 
 def test_a_round_accepted_later_wakes_a_worker(busy: Node, steps: Steps) -> None:
@@ -454,7 +466,7 @@ def test_a_held_round_ends_at_its_own_date_and_says_why(busy: Node, steps: Steps
     (error,) = busy.received("alice", ErrorReply)
     assert busy.row(held)["step"] == RoundStep.FAILED
     assert (error.code, error.round) == (Code.ROUND_TIMEOUT, 1)
-    assert "while the experiment was paused by the hospital" in error.message
+    assert "while it waited for the hospital to resume the experiment, which it had paused" in error.message
     assert busy.runner.trained == []
 
 

@@ -24,6 +24,8 @@ from appliance.warden.store import (
     FILE_NAME,
     Store,
     audit,
+    egress_totals,
+    experiments,
     metadata,
     plan_decisions,
     put_setting,
@@ -207,6 +209,35 @@ def test_a_round_of_the_first_release_is_kept_by_the_upgrade(tmp_path: Path) -> 
         kept = connection.execute(sa.select(rounds.c.jti, rounds.c.asked_at)).all()
     store.close()
     assert kept == [("a", 0.0)]
+
+
+def test_what_the_first_releases_rounds_came_to_is_summed_up_by_the_upgrade(tmp_path: Path) -> None:
+    """Its experiments are in the list, in their order, and what left of them in the totals."""
+    ended = {"accepted_at": 2.0, "ended_at": 3.0, "step": "replied", "timing": '{"train_s": 0.5}'}
+    first_release(
+        tmp_path,
+        rounds=[
+            {"jti": "a1", "experiment_id": "a"} | ended,
+            {"jti": "a2", "experiment_id": "a", "accepted_at": 5.0, "step": "accepted"},
+            {"jti": "b1", "experiment_id": "b"} | ended | {"timing": "no json"},
+        ],
+        egress=[
+            {"id": 1, "at": 1.0, "recipient": "alice", "kind": "upload", "experiment_id": "a", "size_bytes": 10},
+            {"id": 2, "at": 2.0, "recipient": "alice", "kind": "scalar", "experiment_id": "a", "size_bytes": 5},
+            {"id": 3, "at": 3.0, "recipient": "alice", "kind": "pong", "size_bytes": 1},
+        ],
+    )
+
+    store = Store(tmp_path)
+    with store.read() as connection:
+        a, b = rows(connection, sa.select(experiments).order_by(experiments.c.experiment_id))
+        outside, inside = rows(connection, sa.select(egress_totals).order_by(egress_totals.c.experiment_id))
+    store.close()
+    assert (a["latest_jti"], a["answered_jti"], a["requests"], a["open"], a["trained_s"]) == ("a2", "a1", 2, 1, 0.5)
+    assert (a["began_at"], a["last_activity_at"], a["last_request"], b["last_request"]) == (2.0, 5.0, 2, 1)
+    assert (b["trained_s"], b["open"]) == (0.0, 0)
+    assert (inside["updates"], inside["update_bytes"], inside["messages"], inside["size_bytes"]) == (1, 10, 2, 15)
+    assert (outside["experiment_id"], outside["updates"], outside["last_update_at"]) == ("", 0, None)
 
 
 def test_what_the_first_release_decided_is_kept_by_the_upgrade(tmp_path: Path) -> None:

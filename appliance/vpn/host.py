@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from appliance.vpn.addresses import AddressPlan
+from appliance.vpn.addresses import AddressPlan, InterfaceAddress
 from appliance.vpn.config import (
     Endpoint,
     MemberPart,
@@ -142,7 +142,7 @@ class VpnHost:
         if member is not None:
             shared = PresharedKey.load(self._root / "preshared.key")
             return member_tunnel(member, self._settings.mtu, self.plan, self.key(), shared), []
-        last, warnings = self._last()
+        last, _, warnings = self._last()
         book = book or self.book()
         if last and not book.exists:
             raise PeersUnreadableError(
@@ -262,22 +262,23 @@ class VpnHost:
         A hospital's new route must not stand between the operator and a revocation.
         """
         ranges = self._settings.routed_ranges + host_routes(besides=self._settings.interface)
-        if not is_set and (live is None or not live.addresses >= set(tunnel.addresses)):
+        known = (live.addresses if live else frozenset()) | self._last()[1]
+        if not is_set and not known >= set(tunnel.addresses):
             self.plan.require_free(ranges)
         return [f"The VPN's network {network} overlaps {used}." for network, used in self.plan.overlaps(ranges)]
 
-    def _last(self) -> tuple[dict[str, Peer], list[str]]:
-        """The peers that were last written, by name."""
+    def _last(self) -> tuple[dict[str, Peer], frozenset[InterfaceAddress], list[str]]:
+        """What was last written: the peers by name, this host's own addresses; and what is wrong with the file."""
+        nothing: frozenset[InterfaceAddress] = frozenset()
         try:
-            text = self._settings.file.read_text("utf-8")
+            tunnel = parse(self._settings.file.read_text("utf-8"))
         except FileNotFoundError:
-            return {}, []
+            return {}, nothing, []
         except UnicodeDecodeError:
-            return {}, [f"{self._settings.file}: not a text; it is written anew."]
-        try:
-            return {peer.name: peer for peer in parse(text).peers}, []
+            return {}, nothing, [f"{self._settings.file}: not a text. It is written anew."]
         except ConfigInvalidError as error:
-            return {}, [f"{self._settings.file}: {error.message} It is written anew."]
+            return {}, nothing, [f"{self._settings.file}: {error.message} It is written anew."]
+        return {peer.name: peer for peer in tunnel.peers}, frozenset(tunnel.addresses), []
 
     def _names(self) -> dict[str, str]:
         return {peer.public_key: name for name, peer in self._last()[0].items()}

@@ -66,6 +66,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder: Path = tmp_path_factory.mktemp("vpn")
     wire = Wire(folder)
     try:
+        wire.plug_in()
         site = Site(wire)
         site.join("north")
         site.join("south", f"[{site.hub.outside_v6}]:{PORT}")

@@ -247,6 +247,7 @@ def test_a_network_in_use_is_refused_before_anything_is_set_up(
 def test_a_route_that_came_later_does_not_stand_before_a_revocation(hub: VpnHost, machine: Machine) -> None:
     """It is warned of instead."""
     machine.routes.append({"dst": "100.80.0.0/16", "dev": "eth0"})
+    machine.addresses.clear()  # nor does an interface that lost its addresses
     outcome = hub.change_state("north", PeerState.REVOKED)
 
     assert list(machine.peers) == [SOUTH.public]

@@ -13,6 +13,7 @@ OTHERS = {
     "members.page": "/members/",
     "privacy.page": "/privacy/",
     "policy.page": "/policy/",
+    "policy.arguments": "/policy/arguments",
     "policy.rule": "/policy/minimum_samples",
     "notices.page": "/notices/",
     "health.page": "/health/",

@@ -229,9 +229,7 @@ def test_a_round_that_runs_is_shown_while_it_runs(training: Hospital) -> None:
     assert "Round 3 is under way" in page
     assert '<progress max="9" value="3"' in page
     for words in (
-        "It trains.",
-        "Update 3 of 9, epoch 1.",
-        "Loss 0.3333.",
+        "It trains. Update 3 of 9, epoch 1. Loss 0.3333.",
         "At work for",
         "Loss inside the last rounds",
     ):

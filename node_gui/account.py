@@ -1,4 +1,4 @@
-"""Account: what a person changes of the own account: password, second factor, sessions."""
+"""Account: what a person changes of their own account: password, second factor, sessions."""
 
 from __future__ import annotations
 

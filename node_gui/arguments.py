@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -64,10 +65,11 @@ def change_of_form(own: Mapping[str, Any]) -> Change:
             remedy=gettext("Look at the rule as it is now, and decide again."),
         )
     if rule == RANGES:
-        before = next((one for one in own[RANGES] if one["name"] == argument), None)
+        mine = [one for one in own[RANGES] if one["name"] == argument]  # by the command line there may be several
+        before = mine[0] if mine else None
         after = None if text("remove") else _range(argument)
         others = [one for one in own[RANGES] if one["name"] != argument]
-        is_looser = before is not None and not (after is not None and _is_within(after, before))
+        is_looser = not all(after is not None and _is_within(after, one) for one in mine)
         return Change(rule, argument, others + ([] if after is None else [after]), before, after, is_looser)
     before = own[OVERRIDES].get(argument)
     after = None if text("remove") else _value(text("value"))
@@ -101,6 +103,8 @@ def _value(entered: str) -> Any:
     try:
         found = json.loads(entered, parse_constant=str)
     except ValueError:
+        return entered
+    if isinstance(found, float) and not math.isfinite(found):  # 1e999
         return entered
     return found if isinstance(found, int | float | str) else entered
 

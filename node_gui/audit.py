@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterator
-from datetime import timedelta
 from typing import Any
 
 from flask import Blueprint, Response, render_template, request
@@ -17,7 +16,7 @@ from appliance.warden.history import AuditFilter, History
 from node_gui.context import governance, history, parts
 from node_gui.exports import csv_file, signed_file
 from node_gui.formats import iso
-from node_gui.forms import LARGEST_NUMBER, asked, before, day_of
+from node_gui.forms import LARGEST_NUMBER, asked, before, period
 
 blueprint = Blueprint("audit", __name__, url_prefix="/audit")
 VERIFIED_AT_ONCE = 5000  # lines
@@ -90,7 +89,14 @@ def page() -> str:
         found, error = None, fault
     kept = {name: request.args[name] for name in ("search", "subject", "since", "until") if request.args.get(name)}
     return render_template(
-        "audit/page.html", found=found, kept=kept, error=error, events=EVENTS, sentence=sentence, who=_who
+        "audit/page.html",
+        found=found,
+        kept=kept,
+        error=error,
+        events=EVENTS,
+        readable=readable,
+        sentence=sentence,
+        who=_who,
     )
 
 
@@ -138,6 +144,15 @@ def sentence(line: dict[str, Any]) -> str:
     return str(said) % defaultdict(str, line["details"])
 
 
+def readable(value: Any) -> str:
+    """A detail of a line as people read it: what is nested is spelt out, what is not set left away."""
+    if isinstance(value, dict):
+        return "; ".join(f"{name.replace('_', ' ')}: {readable(one)}" for name, one in value.items() if one is not None)
+    if isinstance(value, list):
+        return ", ".join(f"({readable(one)})" if isinstance(one, dict) else readable(one) for one in value)
+    return str(value)
+
+
 def _lines(book: History, wanted: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """All lines that are wanted, the newest first, a page at a time."""
     older: int | None = None
@@ -150,13 +165,8 @@ def _lines(book: History, wanted: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _wanted() -> dict[str, Any]:
-    since, until = day_of(asked("since")), day_of(asked("until"))
-    return {
-        "search": asked("search"),
-        "subject": asked("subject") or None,
-        "since": since.timestamp() if since else None,
-        "until": (until + timedelta(days=1)).timestamp() if until else None,
-    }
+    since, until = period()
+    return {"search": asked("search"), "subject": asked("subject") or None, "since": since, "until": until}
 
 
 def _who(actor: str) -> str:

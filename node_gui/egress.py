@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import timedelta
 from typing import Any
 
 from flask import Blueprint, Response, render_template, request
@@ -15,7 +14,7 @@ from appliance.warden.history import SUMMED_AT_MOST, UPDATES, EgressFilter, Hist
 from node_gui.context import governance, history
 from node_gui.exports import csv_file, signed_file
 from node_gui.formats import iso
-from node_gui.forms import asked, before, day_of, turn
+from node_gui.forms import asked, before, period, turn
 
 blueprint = Blueprint("egress", __name__, url_prefix="/what-left")
 
@@ -86,12 +85,12 @@ def export_signed() -> Response:
 
 
 def _wanted() -> EgressFilter:
-    since, until = day_of(asked("since")), day_of(asked("until"))
+    since, until = period()
     return EgressFilter(
         experiment_id=asked("experiment")[:64] or None,
         recipient=asked("recipient")[:64] or None,
-        since=since.timestamp() if since else None,
-        until=(until + timedelta(days=1)).timestamp() if until else None,
+        since=since,
+        until=until,
         updates_only=asked("what") != "all",
     )
 

@@ -149,7 +149,7 @@ def _one(experiment_id: str) -> dict[str, Any]:
     live = _live(found)
     losses = _losses(live, book.experiment_losses(experiment_id, last=_LOSSES_SHOWN))
     charts = _charts(book.experiment_values(experiment_id))
-    may_act = may(person().role, "experiments.stop")
+    role = person().role
     return {
         "experiment": found,
         "states": STATES,
@@ -161,9 +161,9 @@ def _one(experiment_id: str) -> dict[str, Any]:
         "charts": [*losses, *charts[:_CHARTS_SHOWN]],
         "not_drawn": max(0, len(charts) - _CHARTS_SHOWN),
         "dead_at": _dead_at(found) if found["state"] in ("stopped", "paused", "between", "quiet") else None,
-        "may_pause": may_act and found["paused_by"] is None and found["state"] not in ENDED,
-        "may_resume": may_act and found["paused_by"] is not None,
-        "may_stop": may_act and found["state"] not in ENDED,
+        "may_pause": may(role, "experiments.pause") and found["paused_by"] is None,
+        "may_resume": may(role, "experiments.resume") and found["paused_by"] is not None,
+        "may_stop": may(role, "experiments.stop") and found["state"] not in ENDED,
     }
 
 

@@ -69,6 +69,17 @@ def day_of(value: str) -> datetime | None:
     return found
 
 
+def period() -> tuple[float | None, float | None]:
+    """The days ``since`` and ``until`` of a search, as the seconds since the epoch at which the period begins and ends.
+
+    Raises:
+        FedWardError: One is no day.
+    """
+    since, until = day_of(asked("since")), day_of(asked("until"))
+    end = None if until is None else (until + timedelta(days=1)).timestamp()
+    return None if since is None else since.timestamp(), end
+
+
 def number(name: str) -> float | None:
     """A number in a field, with a decimal point or comma; None when it is empty.
 

@@ -27,7 +27,7 @@ from node_gui.context import governance, history, node_status, parts
 from node_gui.policy import worded
 
 blueprint = Blueprint("health", __name__, url_prefix="/health")
-SOON_S = 10 * 86_400.0
+SOON_S = 14 * 86_400.0  # before it ends, what is about to end is told of
 PARTS = {"warden": _("Warden"), "runner": _("Runner"), "gui": _("This GUI")}
 DISK_LOW, MEMORY_LOW = 0.1, 0.08  # of the whole
 
@@ -45,7 +45,7 @@ class Certificate:
 
     @property
     def ends_soon(self) -> bool:
-        """Within ten days."""
+        """Within ``SOON_S``."""
         return self.ends_at - time.time() < SOON_S
 
 

@@ -19,7 +19,7 @@ from node_gui.access import may
 from node_gui.context import governance, history, node_status, person, say
 from node_gui.formats import digits
 from node_gui.forms import asked, end_of_day, invalid, number, offset, revision, text, turn
-from node_gui.reports import EVERYTHING, report_waiting
+from node_gui.reports import EVERYTHING, WAIT_S, report_waiting
 from node_gui.source import SHOWN_AT_MOST, compare, lines_of
 
 blueprint = Blueprint("plans", __name__, url_prefix="/plans")
@@ -85,7 +85,7 @@ def approve(sha256: str) -> Response | tuple[str, int]:
         terms: dict[str, Any] = {"note": text("note"), "shown": revision()}
         if found["first_approval"] is None:
             terms |= {"until": end_of_day("until"), "ranges": _ranges(found)}
-        report_waiting(EVERYTHING)  # by its log the warden judges whether two accounts are two people
+        report_waiting(EVERYTHING, wait_s=WAIT_S)  # by its log the warden judges whether two accounts are two people
         result = governance().call("plan.approve", plan=found["sha256"], **terms)
     except FedWardError as error:
         return _again(sha256, error)

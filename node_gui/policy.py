@@ -52,7 +52,7 @@ TEXTS = {
     ),
     "second_reviewer": RuleText(
         _("Second reviewer"),
-        _("Whether an approval counts only once two different people gave it."),
+        _("Whether an approval counts only once two people gave it, neither of whom let the other into this GUI."),
         ((False, _("no: one person decides")), (True, _("yes: two people decide"))),
     ),
     "minimum_samples": RuleText(

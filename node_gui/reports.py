@@ -14,16 +14,21 @@ from node_gui.staff import GUI_NAME, NAME_MOST
 _log = structlog.get_logger(__name__)
 TOLD_AT_ONCE = 20  # after the node was down many wait, and a page shall not wait for all of them
 EVERYTHING = 10_000
+WAIT_S = 10.0
 _reporting = threading.Lock()
 
 
-def report_waiting(at_most: int = TOLD_AT_ONCE) -> None:
+def report_waiting(at_most: int = TOLD_AT_ONCE, *, wait_s: float = 0.0) -> None:
     """Report some events, each once and in order; returns when the warden does not listen.
 
     Nothing is held while it is asked: neither its store's lock nor that of the list of accounts.
+
+    Args:
+        at_most: How many.
+        wait_s: How long another request that is at it is waited for.
     """
-    if not _reporting.acquire(blocking=False):
-        return  # another request is at it
+    if not _reporting.acquire(timeout=wait_s):
+        return
     try:
         for event in parts().staff.unreported(at_most):
             try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import ssl
 import sys
 import time
@@ -14,6 +15,7 @@ from typing import Any
 import structlog
 from flask import Flask
 from gunicorn.app.base import BaseApplication
+from gunicorn.util import close_graceful
 from gunicorn.workers.gthread import _DEFER, TConn, ThreadWorker
 
 from node_gui.access import Role
@@ -26,7 +28,9 @@ from node_gui.staff import GUI_NAME, StaffBook
 
 READY_FILE = "run/gui.port"
 GRACE_S = 2
-PATIENCE_S = 20  # how long a connection may stand still, handshake included
+PATIENCE_S = 20  # how long a connection may stand still
+HANDSHAKE_S = 5  # the same while it is made
+FAREWELL_S = 0.5  # how long a browser may take to close its end
 REQUEST_S = 30  # in which a request must have arrived, headers and form
 _log = structlog.get_logger(__name__)
 
@@ -128,7 +132,7 @@ class _PatientSocket(ssl.SSLSocket):
 
     @classmethod
     def _create(cls, sock: Any, *args: Any, **kwargs: Any) -> _PatientSocket:
-        sock.settimeout(PATIENCE_S)  # else the handshake waits for ever
+        sock.settimeout(HANDSHAKE_S)  # else it waits for ever
         made: _PatientSocket = super()._create(sock, *args, **kwargs)  # type: ignore[misc] # not in the stubs
         made._until = time.monotonic() + REQUEST_S
         return made
@@ -139,17 +143,25 @@ class _Worker(ThreadWorker):  # type: ignore[misc] # the library has no types
 
     Browsers connect ahead of need, several times, and say nothing for minutes. gunicorn waits for a connection's first
     request in a thread; here a thread makes the handshake, and the poller waits, as it does between two requests.
+    Behind the last request gunicorn waits for the browser's farewell in the thread that accepts connections; here the
+    thread that answered does, and not for long.
     """
 
     def handle(self, conn: TConn) -> Any:
         """Answer a request, or let the poller wait for one."""
+        result = self._answer(conn)
+        if not result:
+            close_graceful(conn.sock, timeout=FAREWELL_S)
+            conn.sock = socket.socket()  # what gunicorn closes: it must be open, and has nobody to wait for
+        return result
+
+    def _answer(self, conn: TConn) -> Any:
         if not conn.initialized:
             if not conn.wait_for_data(0):
                 return _DEFER
             try:
                 conn.init()
-            except OSError:  # no TLS, or not in time; gunicorn would wait in the poller's thread for a farewell
-                conn.sock.close()
+            except OSError:  # no TLS, or not in time
                 return False
             conn.data_ready = conn.sock.pending() > 0
             if not conn.wait_for_data(0):

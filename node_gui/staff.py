@@ -264,7 +264,7 @@ class StaffBook:
         """A new one-time link for an account, for who lost password or second factor; ends its sessions.
 
         Raises:
-            StaffRefusedError: It is the own account, or the last administrator's.
+            StaffRefusedError: It is their own account, or the last administrator's.
         """
         with self.write() as connection:
             account = _require(connection, account_id)
@@ -283,7 +283,7 @@ class StaffBook:
         """Give another role; ends the person's sessions, so that it counts from the next one on.
 
         Raises:
-            StaffRefusedError: It is the own role, or the last administrator's.
+            StaffRefusedError: It is their own role, or the last administrator's.
         """
         with self.write() as connection:
             account = _require(connection, account_id)
@@ -368,7 +368,7 @@ class StaffBook:
             SignInRefusedError: For every other cause, after the same work.
         """
         now = self._clock()
-        key = person_key(name)[:64]
+        key = person_key(name)[: NAME_MOST * 18]
         with self.write() as connection:
             self._count_attempt(connection, address, now)
             failure = connection.execute(sa.select(_failures).where(_failures.c.name_key == key)).first()
@@ -438,7 +438,7 @@ class StaffBook:
             self._try_to_write(_sessions.update().where(here).values(messages=[]))
         return [(kind, text) for kind, text in said]
 
-    # What a person changes of the own account
+    # What a person changes of their own account
 
     def change_password(self, session: Session, password: str, new: str) -> None:
         """Set a new password; ends all sessions of the person, this one too.
@@ -767,7 +767,7 @@ def _require(connection: sa.Connection, account_id: int) -> Any:
 
 
 def _require_another(by: str, account: Any) -> None:
-    """Raise StaffRefusedError for whoever would give the own account a role or a link."""
+    """Raise StaffRefusedError for whoever would give their own account a role or a link."""
     if same_person(by, account.name):
         raise StaffRefusedError(
             _("Role and link of your own account are another administrator's to give."),

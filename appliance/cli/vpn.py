@@ -47,6 +47,14 @@ def _coded(command: Callable[_P, _R]) -> Callable[_P, _R]:
             return command(*args, **kwargs)
         except VpnError as error:
             raise FedWardError(error.message, code=Code(error.code), remedy=error.remedy) from error
+        except ModuleNotFoundError as error:
+            if error.name is None or not error.name.startswith("wireguard_tools"):
+                raise
+            raise FedWardError(
+                "The VPN's library is not installed here.",
+                code=Code.CONFIGURATION_INVALID,
+                remedy="Install FedWard with its extra 'site', as pip install 'fedward[site]'.",
+            ) from error
 
     return explained(run)
 

@@ -146,7 +146,7 @@ REMEDIES: dict[Code, str] = {
     Code.VPN_NETWORK_REFUSED: "Choose a private network that no member uses, and give it to all hosts.",
     Code.VPN_PEER_REFUSED: "Look at the members with 'fedward vpn status' at the hub, and correct what is said.",
     Code.VPN_PEERS_UNREADABLE: "Mend peers.json as said, or restore it from a backup; until then nobody is cut off.",
-    Code.VPN_INTERFACE_FAILED: "Run the command as root, with wireguard-tools and iproute2 installed, and once more.",
+    Code.VPN_INTERFACE_FAILED: "Install wireguard-tools and iproute2, and run the command again as root.",
     Code.CONFIGURATION_INVALID: "Correct the setting named in the file named.",
     Code.KEY_UNUSABLE: "Give the key file to the service's user with mode 0600.",
     Code.STORE_BUSY: "Only one warden may use a store: stop the other, or choose another folder.",

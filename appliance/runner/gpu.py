@@ -22,10 +22,13 @@ def find_gpus(root: Path = Path("/")) -> tuple[Gpu, ...]:
         return ()
     try:
         done = subprocess.run(_ASK, capture_output=True, text=True, timeout=_WAIT_S, check=True)  # noqa: S603
-    except (OSError, subprocess.SubprocessError):
+    except (OSError, ValueError, subprocess.SubprocessError):  # a tool that is not itself stops no training
         return tuple(map(_from_driver, sorted((root / "proc/driver/nvidia/gpus").glob("*/information"))))
     lines = [[cell.strip() for cell in line] for line in csv.reader(done.stdout.splitlines())]
-    return tuple(Gpu(name=line[0][:128], memory_bytes=_mebibytes(line[1]), driver=line[2][:64]) for line in lines)
+    found = (line for line in lines if len(line) == 3)
+    return tuple(
+        Gpu(name=name[:128], memory_bytes=_mebibytes(memory), driver=driver[:64]) for name, memory, driver in found
+    )
 
 
 def _mebibytes(text: str) -> int | None:

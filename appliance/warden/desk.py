@@ -163,7 +163,7 @@ class Desk:
             return
         self._queue.notify()
         services.mailbox.acknowledge(envelope)
-        self._queue.tell_paused()
+        self._queue.tell_if_paused(envelope.jti)
 
     def _accept_round(self, connection: sa.Connection, envelope: Envelope, request: Train) -> None:
         services, researcher = self._services, envelope.sender

@@ -14,6 +14,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -34,7 +35,6 @@ from appliance.warden import datasets as dataset_states
 from appliance.warden.config import NodeConfig
 from appliance.warden.datasets import DatasetSpec, source_of
 from appliance.warden.history import (
-    ENDED,
     AuditFilter,
     EgressFilter,
     audit_texts,
@@ -62,13 +62,13 @@ _Description = Annotated[str, Field(max_length=2000)]
 _Tags = Annotated[tuple[Tag, ...], Field(min_length=1, max_length=16)]
 _Search = Annotated[str, Field(max_length=200)]
 _Account = Annotated[str, Field(max_length=64)]
+_ExperimentId = Annotated[str, Field(max_length=64)]
 # What the GUI may say of its own: accounts, and whom it tells what happens.
 AccountEvent = Literal[
     "account.signed-in",
     "account.signed-out",
     "account.refused",
     "account.locked",
-    "account.unlocked",
     "account.invited",
     "account.created",
     "account.roles-changed",
@@ -320,8 +320,10 @@ class Governance:
         """End an experiment's work here, with all its processes; a pause stays."""
         return self._stop(staff, experiment)
 
-    def experiment_pause(self, staff: Staff, experiment: _Account) -> dict[str, Any]:
+    def experiment_pause(self, staff: Staff, experiment: _ExperimentId) -> dict[str, Any]:
         """Let no further round of an experiment begin here until it is resumed.
+
+        One that seems to have ended can be paused as well: whether more follows is the researcher's to say.
 
         Returns:
             ``round``: the one that is under way, and goes on to its end; None when there is none.
@@ -331,17 +333,14 @@ class Governance:
             found = find_experiment(connection, experiment)
             if found["paused_by"] is not None:
                 raise FedWardError(f"{found['paused_by']} has paused it already.", code=Code.DECISION_STALE)
-            if found["state"] in ENDED:
-                raise FedWardError(
-                    "The experiment has ended here: there is nothing to pause.", code=Code.DECISION_STALE
-                )
             self._queue.mark_paused(connection, experiment, staff.name)
             services.audit.write(connection, f"staff:{staff.name}", "experiment.paused", experiment)
-        self._queue.tell_paused()
+        with suppress(FedWardError):  # it is in force: whoever waits is told with the next heartbeat
+            self._queue.tell_paused()
         live = self._queue.live_of(experiment)
         return {"round": live[0]["round"] if live else None}
 
-    def experiment_resume(self, staff: Staff, experiment: _Account) -> dict[str, Any]:
+    def experiment_resume(self, staff: Staff, experiment: _ExperimentId) -> dict[str, Any]:
         """Let an experiment's rounds begin again: what waits is checked as if it had just come, and taken up."""
         services = self._services
         with services.store.write() as connection:
@@ -352,7 +351,7 @@ class Governance:
         self._queue.notify()
         return {}
 
-    def experiment_live(self, _staff: Staff, experiment: _Account) -> dict[str, Any]:
+    def experiment_live(self, _staff: Staff, experiment: _ExperimentId) -> dict[str, Any]:
         """An experiment's round that is being worked on.
 
         Returns:

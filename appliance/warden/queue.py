@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,7 +35,7 @@ _IS_HELD = sa.and_(
 _WAITING = Statement(
     sa.select(rounds.c.jti, rounds.c.experiment_id).where(IS_OPEN, sa.not_(_IS_HELD)).order_by(rounds.c.accepted_at)
 )
-_PAUSED = Statement(
+_PAUSED_ROUNDS = (
     sa.select(
         rounds.c.jti,
         rounds.c.researcher,
@@ -47,6 +47,8 @@ _PAUSED = Statement(
     .join_from(pauses, rounds, pauses.c.experiment_id == rounds.c.experiment_id)
     .where(IS_OPEN, _WOULD_BEGIN)
 )
+_PAUSED = Statement(_PAUSED_ROUNDS.order_by(rounds.c.accepted_at))
+_HELD = Statement(_PAUSED_ROUNDS.where(rounds.c.jti == sa.bindparam("of")))
 _ROUND = Statement(sa.select(rounds).where(rounds.c.jti == sa.bindparam("of")))
 _log = structlog.get_logger(__name__)
 
@@ -136,9 +138,10 @@ class RoundQueue:
         return bool(found.rowcount)
 
     def tell_paused(self) -> None:
-        """Tell researchers which of their rounds wait for a pause to end, and take up what expired meanwhile.
+        """Tell researchers that their experiments wait for a pause to end, and take up what expired meanwhile.
 
-        A word that is lost harms nothing: it is said again with each heartbeat.
+        A word that is lost harms nothing: it is said again with each heartbeat. It is one for each experiment, of the
+        round that came first, however many wait.
         """
         with self._services.store.read() as connection:
             paused = _PAUSED.rows(connection)
@@ -147,15 +150,25 @@ class RoundQueue:
             waiting = [row for row in paused if row["jti"] not in self._running]
             if any(row["expires_at"] <= now for row in waiting):
                 self._changed.notify_all()
-        for row in waiting:
-            body = Scalar(
-                experiment_id=row["experiment_id"],
-                round=row["round"],
-                iteration=0,
-                iterations=0,
-                paused_since=int(row["since"]),
-            )
-            self._services.mailbox.send_once(row["researcher"], body, in_reply_to=row["jti"])
+        for row in {row["experiment_id"]: row for row in reversed(waiting)}.values():
+            self._tell_waiting(row)
+
+    def tell_if_paused(self, jti: str) -> None:
+        """Tell the researcher that a round which was just accepted waits for a pause to end, if it does."""
+        with self._services.store.read() as connection:
+            row = _HELD.first(connection, of=jti)
+        if row is not None:
+            self._tell_waiting(row)
+
+    def _tell_waiting(self, row: Mapping[str, Any]) -> None:
+        body = Scalar(
+            experiment_id=row["experiment_id"],
+            round=row["round"],
+            iteration=0,
+            iterations=0,
+            paused_since=int(row["since"]),
+        )
+        self._services.mailbox.send_once(row["researcher"], body, in_reply_to=row["jti"])
 
     def mark_stopped(
         self, connection: sa.Connection, experiment_id: str, by: str, *, asked_by: int | None = None

@@ -9,10 +9,7 @@ from flask_babel import gettext as _
 from flask_babel import ngettext
 
 from appliance.protocol.errors import FedWardError
-from appliance.protocol.home import MemberSettings
-from appliance.protocol.register import open_register
-from appliance.protocol.settings import read_settings, read_text
-from node_gui.context import parts
+from node_gui.context import member, parts, register
 from node_gui.notices.occasions import named
 from node_gui.notices.settings import Kind
 
@@ -101,8 +98,8 @@ def _title(kind: Kind, count: int) -> str:
         title = ngettext("%(num)s alert", "%(num)s alerts", count)
     elif kind is Kind.ENDINGS:
         title = ngettext(
-            "%(num)s approval, permission or certificate ends",
-            "%(num)s approvals, permissions or certificates end",
+            "%(num)s approval, permission or certificate ends or has ended",
+            "%(num)s approvals, permissions or certificates end or have ended",
             count,
         )
     elif kind is Kind.APPROVAL_OFF:
@@ -114,10 +111,8 @@ def _title(kind: Kind, count: int) -> str:
 
 def _hospital() -> tuple[str, str]:
     """The node's id, and the hospital's name as the operator signed it."""
-    home = parts().home
     try:
-        settings = read_settings(home / "member.toml", MemberSettings)
-        register = open_register(read_text(home / "register.jws"), settings.operator)
-        return settings.id, named(register.require(settings.id).institution)
+        node = member().id
+        return node, named(register().require(node).institution)
     except FedWardError:
-        return home.name, _("not enrolled yet")
+        return parts().home.name, _("not enrolled yet")

@@ -91,6 +91,20 @@ def unfolded(page: Page) -> None:
         summary.click()
 
 
+def _argument_limited(page: Page) -> None:
+    page.locator("#ranges-argument").fill("epochs")
+    page.get_by_label("Largest value").fill("5")
+    page.get_by_role("button", name="Show what would change").first.click()
+    page.get_by_role("heading", name="Change the rule on").wait_for()
+
+
+def _paused(page: Page) -> None:
+    button = page.get_by_role("button", name="Pause after this round")
+    if button.is_visible():  # as in the theme before
+        button.click()
+    page.get_by_role("button", name="Resume").wait_for()
+
+
 def _account(page: Page) -> None:
     page.get_by_role("link", name="Ines Moreau").click()
     page.get_by_role("heading", name="Ines Moreau").wait_for()
@@ -131,18 +145,22 @@ SCENES = (
     Scene("experiment-running", REVIEWER, _at("/experiments/{on.running}")),
     Scene("experiment-finished", AUDITOR, _at("/experiments/{on.finished}"), _numbers_opened),
     Scene("experiment-stopped", REVIEWER, _at("/experiments/{on.stopped}")),
+    Scene("experiment-paused", REVIEWER, _at("/experiments/{on.stopped}"), _paused),
     Scene("what-left", DATA_MANAGER, _at("/what-left/")),
     Scene("what-left-all", AUDITOR, _at("/what-left/?what=all&experiment={on.finished}")),
     Scene("policy", ADMINISTRATOR, _at("/policy/")),
     Scene("policy-rule", ADMINISTRATOR, _at("/policy/minimum_samples")),
     Scene("policy-choice", ADMINISTRATOR, _at("/policy/plan_approval")),
     Scene("policy-confirm", ADMINISTRATOR, _at("/policy/plan_approval"), _approval_turned_off),
+    Scene("policy-arguments", ADMINISTRATOR, _at("/policy/arguments")),
+    Scene("policy-arguments-confirm", ADMINISTRATOR, _at("/policy/arguments"), _argument_limited),
     Scene("privacy", AUDITOR, _at("/privacy/")),
     Scene("members", AUDITOR, _at("/members/")),
     Scene("audit", AUDITOR, _at("/audit/")),
     Scene("audit-found", AUDITOR, _at("/audit/?search=plan.approved&since=2020-01-01")),
     Scene("audit-verified", AUDITOR, _at("/audit/"), _press("Verify the whole log")),
     Scene("health", ADMINISTRATOR, _at("/health/")),
+    Scene("notices", ADMINISTRATOR, _at("/notices/")),
     Scene("users", ADMINISTRATOR, _at("/users/")),
     Scene("users-account", ADMINISTRATOR, _at("/users/"), _account),
     Scene("users-link", ADMINISTRATOR, _at("/users/"), _linked),

@@ -48,7 +48,7 @@ def test_four_people_see_a_study_through(
     for role in (Role.DATA_MANAGER, Role.REVIEWER, Role.AUDITOR):
         name = f"{NAMES[role].split()[0]} {mark}"
         own = desk.window().open(urlsplit(invite(administrator, name, role)).path)
-        join(own, f"{name}" if own.get_by_label("Your name").count() else None)
+        join(own, name if own.get_by_label("Your name").count() else None)
         sign_in(own, name)
         people[role] = own
     manager, reviewer, auditor = people.values()

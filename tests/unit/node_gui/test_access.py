@@ -63,7 +63,7 @@ def test_what_does_not_exist_is_closed_too(gui: Gui) -> None:
 
 
 def test_an_auditor_changes_nothing(gui: Gui) -> None:
-    """Whoever reads what others did must not be among them; the own account is theirs."""
+    """Whoever reads what others did must not be among them; their own account is theirs."""
     auditor = gui.signed_in(Role.AUDITOR)
     own = {"sign_in", "account"}
     forms = [(e, p) for e, method, p in _rules(gui) if method == "POST" and e.split(".")[0] not in own]

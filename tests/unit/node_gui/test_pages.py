@@ -497,7 +497,7 @@ def test_health_shows_what_is_missing_of_the_sandbox(gui: Gui) -> None:
     ],
 )
 def test_a_browser_is_called_as_people_call_it(gui: Gui, said: str, name: str) -> None:
-    """Somebody shall recognise the own computer in the list."""
+    """Somebody shall recognise their own computer in the list."""
     with gui.app.test_request_context():
         assert browser_name(said) == name
 

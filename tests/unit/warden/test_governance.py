@@ -21,7 +21,7 @@ from appliance.protocol.errors import Code, FedWardError
 from appliance.protocol.jose import read_jws
 from appliance.protocol.local.frames import connect, listen
 from appliance.protocol.local.jobs import Ended, Gpu, Progress
-from appliance.protocol.messages import ErrorReply
+from appliance.protocol.messages import ErrorReply, Scalar
 from appliance.protocol.rounds import RoundStep
 from appliance.warden.client import GovernanceClient
 from appliance.warden.config import NodeConfig
@@ -512,8 +512,8 @@ def test_nobody_decides_on_an_experiment_that_never_ran_here(served: Node, call:
 
 
 @pytest.mark.parametrize("state", ["finished", "stopped", "failed"])
-def test_an_ended_experiment_is_not_paused(served: Node, call: Any, state: str) -> None:
-    """The page was stale: there is nothing to hold."""
+def test_an_experiment_that_seems_to_have_ended_is_paused(served: Node, call: Any, state: str) -> None:
+    """How many rounds there are is the researcher's word; who asks for more finds the pause in force."""
     if state == "failed":
         served.runner.training = lambda _job, _parameters: Outcome(b"no tensors")
     jti = served.accepted(round_limit=1)
@@ -523,10 +523,11 @@ def test_an_ended_experiment_is_not_paused(served: Node, call: Any, state: str) 
     if state == "stopped":
         stop.set()
     served.round(jti, stop=stop).run()
-    with pytest.raises(FedWardError, match="has ended here: there is nothing to pause") as refusal:
-        call("experiment.pause", experiment="e-1")
-    assert refusal.value.code is Code.DECISION_STALE
-    assert served.table(pauses) == []
+    call("experiment.pause", experiment="e-1")
+    served.accepted(round=2)
+
+    assert [row["experiment_id"] for row in served.table(pauses)] == ["e-1"]
+    assert [told.round for told in served.received("alice", Scalar) if told.paused_since] == [2]
 
 
 def test_what_was_allowed_before_a_pause_is_asked_again_behind_it(served: Node, call: Any) -> None:

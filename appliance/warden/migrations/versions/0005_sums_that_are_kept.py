@@ -140,10 +140,12 @@ def _egress() -> None:
             ON CONFLICT (experiment_id, recipient) DO UPDATE SET
                 updates = updates + excluded.updates,
                 update_bytes = update_bytes + excluded.update_bytes,
-                last_update_at = coalesce(excluded.last_update_at, last_update_at),
+                last_update_at = max(
+                    coalesce(last_update_at, excluded.last_update_at), coalesce(excluded.last_update_at, last_update_at)
+                ),
                 messages = messages + 1,
                 size_bytes = size_bytes + excluded.size_bytes,
-                last_at = excluded.last_at;
+                last_at = max(last_at, excluded.last_at);
         END
         """
     )

@@ -98,8 +98,8 @@ def _title(kind: Kind, count: int) -> str:
         title = ngettext("%(num)s alert", "%(num)s alerts", count)
     elif kind is Kind.ENDINGS:
         title = ngettext(
-            "%(num)s approval, permission or certificate ends or has ended",
-            "%(num)s approvals, permissions or certificates end or have ended",
+            "%(num)s approval, permission or certificate ends",
+            "%(num)s approvals, permissions or certificates end",
             count,
         )
     elif kind is Kind.APPROVAL_OFF:

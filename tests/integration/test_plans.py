@@ -156,7 +156,7 @@ def test_a_reviewer_reads_compares_and_decides(hospitals: Hospitals, pending: Ex
     assert "pending" in row
     assert "alice" in row
     assert text in _plan(hospitals, "show", short)
-    assert _plan(hospitals, "diff", short).strip() == "No plan of this name was approved before."
+    assert _plan(hospitals, "diff", short).startswith("No plan of this name was approved before.")
 
     said = _plan(hospitals, "approve", short, "--note", "Read by two.", "--range", "optimizer_args.lr=0:0.1")
     assert f"approved {sha256}" in said

@@ -380,11 +380,11 @@ def test_a_test_leaves_the_buffers_alone(built: Built) -> None:
 def test_an_own_testing_step_wins(built: Built) -> None:
     """It may give several numbers; their means go by the batches' sizes, and what is not finite is absent."""
 
-    class Own(_Logistic):
-        def testing_step(self, data: Any, target: Any) -> dict[str, float]:
-            return {"size": float(len(data)), "bad": float("nan")}
+    def measure(_plan: object, data: Any, _target: object) -> dict[str, float]:
+        return {"size": float(len(data)), "bad": float("nan")}
 
-    outcome = built(Own, test_ratio=0.25, test_batch_size=8, test_metric="AUC").test()
+    own = type("Own", (_Logistic,), {"testing_step": measure})
+    outcome = built(own, test_ratio=0.25, test_batch_size=8, test_metric="AUC").test()
 
     assert outcome.values == {"size": (8 * 8 + 2 * 2) / 10}
 
@@ -392,13 +392,10 @@ def test_an_own_testing_step_wins(built: Built) -> None:
 @pytest.mark.parametrize("returned", ["text", {"two words": 1.0}, {"ok": "text"}, None])
 def test_a_testing_step_gives_numbers_by_plain_names(built: Built, returned: object) -> None:
     """A name of free text could carry a record out."""
-
-    class Wrong(_Logistic):
-        def testing_step(self, data: Any, target: Any) -> object:
-            return returned
+    wrong = type("Wrong", (_Logistic,), {"testing_step": lambda _plan, _data, _target: returned})
 
     with pytest.raises(TrainingFailedError, match="testing_step"):
-        built(Wrong, test_ratio=0.5).test()
+        built(wrong, test_ratio=0.5).test()
 
 
 def test_a_test_without_a_measure_is_refused(built: Built) -> None:

@@ -115,6 +115,21 @@ def test_connections_that_say_nothing_keep_nobody_out(served: tuple[Path, subpro
                 line.recv(1)
 
 
+def test_connections_that_never_say_goodbye_keep_nobody_out(served: tuple[Path, subprocess.Popen[str]]) -> None:
+    """They ask for their end and keep their own end open: whoever accepts the next one must not wait for them."""
+    browser = Browser(served[0])
+    host, port = browser.address.removeprefix("https://").split(":")
+    with ExitStack() as stack:
+        lines = []
+        for _ in range(40):
+            line = stack.enter_context(socket.create_connection((host, int(port)), 30))
+            lines.append(stack.enter_context(browser.context.wrap_socket(line, server_hostname=host)))
+            lines[-1].sendall(b"GET /sign-in HTTP/1.0\r\n\r\n")
+
+        assert "Sign in" in browser.get("/sign-in")
+        assert {line.recv(8) for line in lines} == {b"HTTP/1.0"}
+
+
 def test_the_node_goes_on_when_the_gui_dies(served: tuple[Path, subprocess.Popen[str]], hospitals: Hospitals) -> None:
     """It is a window, not a wall."""
     _, process = served

@@ -156,9 +156,10 @@ def test_what_a_plan_prints_stays_in_the_record(runner: Runner) -> None:
 def test_the_memory_of_a_round_is_what_its_processes_held(runner: Runner) -> None:
     """Seen from outside: whoever plans a machine must not depend on a plan's own word."""
     plain, holding = plan_with("pass"), plan_with('self.kept = b"x" * 200_000_000')
-    with runner.train(plain, experiment="small") as result:
+    once = {"num_updates": 1}  # the second would make its bytes while the first's are still held
+    with runner.train(plain, experiment="small", training_args=once) as result:
         small_bytes = result.reply.memory_bytes
-    with runner.train(holding, experiment="large") as result:
+    with runner.train(holding, experiment="large", training_args=once) as result:
         large_bytes = result.reply.memory_bytes
 
     assert small_bytes is not None

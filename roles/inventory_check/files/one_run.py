@@ -21,7 +21,9 @@ def main(folder: Path) -> int:
         print("unchanged")
         return 0
     if held is not None and _started(held["pid"]) == held["started"]:
-        sys.stderr.write(f"Another playbook of this consortium runs (process {held['pid']}): wait until it has ended.\n")
+        sys.stderr.write(
+            f"Another playbook of this consortium runs (process {held['pid']}): wait until it has ended.\n"
+        )
         return 1
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     fresh = path.with_suffix(f".{os.getpid()}")

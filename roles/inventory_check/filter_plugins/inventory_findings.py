@@ -43,7 +43,7 @@ def inventory_findings(hosts: Mapping[str, Values], groups: Mapping[str, list[st
         *_unknown(hosts, set(known), prefixes),
         *_wrong_types(hosts, known),
         *_shared(hosts, "ansible_host", "address"),
-        *_shared({name: hosts[name] for name in groups.get("nodes", ())}, "fedward_gui_address", "GUI's address"),
+        *_shared(hosts, "fedward_gui_address", "address in browsers"),
         *_network_faults(hosts),
         *_not_yet(hosts),
     ]
@@ -141,7 +141,8 @@ def _overlaps(hosts: Mapping[str, Values]) -> Iterator[str]:
                 for one in filter(None, map(_network, value)):
                     for two in filter(None, map(_network, other)):
                         if one.version == two.version and one.overlaps(two) and two.prefixlen > 0:
-                            yield f"{variable}: {two} overlaps with the VPN's network {one}; choose another for the VPN."
+                            said = f"{two} overlaps with the VPN's network {one}"
+                            yield f"{variable}: {said}; choose another for the VPN."
 
 
 def _not_yet(hosts: Mapping[str, Values]) -> Iterator[str]:

@@ -1,0 +1,206 @@
+"""``make site``: a consortium on systemd test hosts of this machine, from nothing to a model trained through the VPN.
+
+    python -m tests.site up         images, hosts, deployment, training; the same again; a reboot; the checks
+    python -m tests.site down       take all of it away again
+
+The first run deploys on bare machines. The second must change nothing. Then hub and nodes reboot with nothing typed,
+and training must work again. Times, and what held, go to site-results.json. Everything is kept in site-run/.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.site import hosts
+from tests.site.stage import (
+    ADDRESSES,
+    HOSPITALS,
+    HUB,
+    RESEARCHER,
+    ROOT,
+    RUN,
+    SiteError,
+    address,
+    container,
+    on,
+    playbook,
+)
+
+RESULTS = ROOT / "site-results.json"
+DEMO = ROOT / "appliance/demo"
+ROUNDS = 20
+
+
+@contextmanager
+def part(times: dict[str, float], name: str, what: str) -> Iterator[None]:
+    """One part of the run, with its time."""
+    print(f"== {what}", flush=True)
+    start = time.monotonic()
+    try:
+        yield
+    finally:
+        times[name] = round(time.monotonic() - start, 1)
+        print(f"   {times[name]} s", flush=True)
+
+
+def boot() -> None:
+    """Boot the five hosts."""
+    for name in ADDRESSES:
+        hosts.boot(container(name), suite=os.environ.get("SUITE", "bookworm"), ip=address(name))
+
+
+def build() -> None:
+    """Build the images and the wheels, unless this checkout's lie there."""
+    command = [Path(sys.executable).with_name("fedward"), "images", "build", "--out", str(RUN / "artifacts")]
+    subprocess.run(command, cwd=ROOT, check=True)
+
+
+def register_data() -> None:
+    """What three data managers do: bring a file, register it, permit the researcher."""
+    for name, file in HOSPITALS.items():
+        subprocess.run(
+            ["docker", "cp", "-q", str(DEMO / f"opt/{file}.csv"), f"{container(name)}:/srv/fedward/data/opt.csv"],
+            check=True, timeout=60,
+        )  # fmt: skip
+        on(
+            name,
+            "sh",
+            "-c",
+            "chgrp --reference=/srv/fedward/data /srv/fedward/data/opt.csv && chmod 640 /srv/fedward/data/opt.csv",
+        )
+        if re.search(r"\bopt\b", on(name, "fedward-node", "dataset", "list")):
+            continue  # an earlier try
+        on(
+            name, "fedward-node", "dataset", "add", "opt.csv", "--name", "opt", "--tag", "opt",
+            "--loading-plan", "/dev/stdin", "--researcher", RESEARCHER,
+            stdin=(DEMO / "loading_plan.toml").read_text(),
+        )  # fmt: skip
+
+
+def in_kit(*arguments: str, timeout_s: float = 600) -> dict[str, Any]:
+    """Run the researcher's script in the kit; returns what it says."""
+    said = on(
+        RESEARCHER, "docker", "exec", "fedward-kit", "python", "notebooks/researcher.py", *arguments,
+        timeout_s=timeout_s,
+    )  # fmt: skip
+    return json.loads(said.splitlines()[-1])
+
+
+def ask_and_approve() -> None:
+    """The researcher asks; each hospital's reviewer approves."""
+    notebooks = "/var/lib/fedward/researcher/notebooks"
+    for file in (Path(__file__).with_name("researcher.py"), DEMO / "plan.py"):
+        on(
+            RESEARCHER,
+            "sh",
+            "-c",
+            f"cat > {notebooks}/{file.name} && chmod 644 {notebooks}/{file.name}",
+            stdin=file.read_text(),
+        )
+    in_kit("ask")
+    for name in HOSPITALS:
+        on(name, "fedward-node", "plan", "approve", "plan", "--note", "Read line by line: one logistic regression.")
+
+
+def reboot() -> None:
+    """Hub and nodes reboot, with nothing typed on them."""
+    names = [container(name) for name in (HUB, *HOSPITALS)]
+    subprocess.run(["docker", "restart", *names], check=True, timeout=300, stdout=subprocess.DEVNULL)
+    for name in names:
+        hosts.wait_until_running(name)
+
+
+def until(what: str, attempt: Callable[[], Any], timeout_s: float = 180) -> Any:
+    """Try again until it works; raises the last SiteError at the end of the time."""
+    end = time.monotonic() + timeout_s
+    while True:
+        try:
+            return attempt()
+        except SiteError:
+            if time.monotonic() > end:
+                print(f"   {what}: not within {timeout_s:.0f} s", flush=True)
+                raise
+            time.sleep(2)
+
+
+def up(*, keep_images: bool) -> int:
+    """Everything; returns the exit status."""
+    RUN.mkdir(exist_ok=True)
+    times: dict[str, float] = {}
+    results: dict[str, Any] = {"checks": {}}
+    start = time.monotonic()
+    try:
+        if not (keep_images and (RUN / "artifacts/images.lock").exists()):
+            with part(times, "images", "Building images and wheels"):
+                build()
+        with part(times, "hosts", "Booting five bare machines"):
+            boot()
+        with part(times, "deployment", "The playbook, on bare machines"):
+            playbook(log="first")
+        with part(times, "data", "Hospitals register data; the researcher asks; reviewers approve"):
+            until("data", register_data)
+            until("approval", ask_and_approve)
+        with part(times, "training", f"Training {ROUNDS} rounds through the VPN"):
+            results["training"] = in_kit("train", str(ROUNDS))
+        print(f"   {results['training']}")
+        results["first_run_s"] = round(time.monotonic() - start, 1)
+        with part(times, "second", "The playbook again"):
+            results["second_run_changed"] = playbook(log="second")
+        results["second_run_s"] = times["second"]
+        print(f"   changed: {results['second_run_changed']}")
+        with part(times, "reboot", "Hub and nodes reboot; training again"):
+            reboot()
+            results["training_after_reboot"] = until("training after the reboot", lambda: in_kit("train", "3"))
+        results["after_reboot_s"] = times["reboot"]
+        with part(times, "checks", "The checks"):
+            results["checks"] = checks()
+    except (SiteError, hosts.TestHostError, subprocess.CalledProcessError) as error:
+        print(f"\n{error}", file=sys.stderr)
+        results["checks"]["everything ran"] = False
+    results["times"] = times
+    results["checks"]["second run changed nothing"] = not any(results.get("second_run_changed", {"-": 1}).values())
+    RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+    print(json.dumps(results, indent=2))
+    return 0 if all(results["checks"].values()) else 1
+
+
+def checks() -> dict[str, bool]:
+    """The checks on the live site, by name."""
+    report = RUN / "checks.json"
+    report.unlink(missing_ok=True)
+    subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/site", f"--site-report={report}"],
+        cwd=ROOT, check=False,
+    )  # fmt: skip
+    return json.loads(report.read_text())
+
+
+def down() -> int:
+    """Take the hosts away, and what the run wrote."""
+    hosts.remove([container(name) for name in ADDRESSES])
+    shutil.rmtree(RUN, ignore_errors=True)
+    return 0
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m tests.site", description=__doc__.splitlines()[0])
+    parser.add_argument("command", choices=["up", "down"])
+    parser.add_argument("--keep-images", action="store_true", help="use the images of the last run")
+    given = parser.parse_args()
+    return up(keep_images=given.keep_images) if given.command == "up" else down()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

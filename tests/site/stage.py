@@ -1,0 +1,71 @@
+"""The site on test hosts: who stands where, and how to run something on them."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.site import hosts
+
+ROOT = Path(__file__).parents[2]
+RUN = ROOT / "site-run"
+HUB = "post"
+HOSPITALS = {"harlem": "harlem_hospital", "hennepin": "hennepin_county", "kentucky": "university_of_kentucky"}
+RESEARCHER = "alice"
+# The last part of each one's outside address.
+ADDRESSES = {HUB: 10, "harlem": 11, "hennepin": 12, "kentucky": 13, RESEARCHER: 20}
+_RECAP = re.compile(r"^(\S+)\s+: ok=(\d+)\s+changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)", re.MULTILINE)
+
+
+class SiteError(Exception):
+    """A part of the run failed; the message ends with what it said."""
+
+
+def container(name: str) -> str:
+    """The test host's container."""
+    return f"{hosts.PREFIX}-site-{name}"
+
+
+def on(name: str, *command: str, timeout_s: float = 120, stdin: str | None = None) -> str:
+    """What a command prints on a test host; raises SiteError when it fails."""
+    words = ["docker", "exec", *(["-i"] if stdin is not None else []), container(name), *command]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=timeout_s, check=False, input=stdin)
+    if done.returncode:
+        raise SiteError(f"{name}: {' '.join(command)}\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
+    return done.stdout
+
+
+def address(name: str) -> str:
+    """A test host's address outside of the VPN."""
+    return f"{hosts.SUBNET.rpartition('.')[0]}.{ADDRESSES[name]}"
+
+
+def playbook(*arguments: str, log: str) -> dict[str, int]:
+    """Run the site's playbook; returns what it changed by host.
+
+    Raises:
+        SiteError: It failed at a host.
+    """
+    command = [
+        Path(sys.executable).with_name("ansible-playbook"),
+        "-i",
+        "inventory/local",
+        "appliance/playbooks/site.yml",
+    ]
+    environment = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "FEDWARD_SITE_RUN": str(RUN),
+        "ANSIBLE_FORCE_COLOR": "0",
+    }
+    path = RUN / f"{log}.log"
+    with path.open("w") as file:
+        done = subprocess.run(
+            [*command, *arguments], cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT, check=False
+        )
+    said = path.read_text()
+    if done.returncode:
+        raise SiteError(f"The playbook failed (all of it: {path}).\n{said[-6000:]}")
+    return {match[1]: int(match[3]) for match in _RECAP.finditer(said)}

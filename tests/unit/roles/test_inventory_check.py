@@ -1,0 +1,172 @@
+"""An inventory that cannot work is refused with a sentence for each fault, before any host is touched."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[3]
+MEANING = "The institution that a host belongs to; all members see it. Set for each host."
+ROLE = ROOT / "roles/inventory_check"
+
+
+@pytest.fixture(scope="module")
+def plugin() -> ModuleType:
+    """The filter plugin, loaded as Ansible does: by its path."""
+    spec = importlib.util.spec_from_file_location("inventory_findings", ROLE / "filter_plugins/inventory_findings.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def inventory(name: str = "example") -> tuple[dict[str, dict[str, Any]], dict[str, list[str]]]:
+    """An inventory's hosts with their variables, and its groups."""
+    folder = ROOT / "inventory" / name
+    shared = yaml.safe_load((folder / "group_vars/all.yml").read_text())
+    tree = yaml.safe_load((folder / "hosts.yml").read_text())["all"]
+    groups = {group: list(part["hosts"]) for group, part in tree["children"].items()}
+    hosts = {
+        host: shared | tree.get("vars", {}) | own
+        for part in tree["children"].values()
+        for host, own in part["hosts"].items()
+    }
+    return hosts, groups
+
+
+def findings(plugin: ModuleType, *, everywhere: dict[str, Any] | None = None, **by_host: dict[str, Any]) -> list[str]:
+    """The example's faults, once these values stand in it."""
+    hosts, groups = inventory()
+    hosts = {host: values | (everywhere or {}) | by_host.get(host, {}) for host, values in hosts.items()}
+    found: list[str] = plugin.inventory_findings(hosts, groups, str(ROOT / "roles"))
+    return found
+
+
+@pytest.mark.parametrize("name", ["example", "local"])
+def test_the_inventories_that_are_shipped_have_no_fault(plugin: ModuleType, name: str) -> None:
+    """What people copy must be right."""
+    hosts, groups = inventory(name)
+
+    assert plugin.inventory_findings(hosts, groups, str(ROOT / "roles")) == []
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"fedward_minimum_samples": "many"}, "fedward_minimum_samples"),
+        ({"fedward_plan_approval": "sometimes"}, "value of fedward_plan_approval must be one of: required, off"),
+        ({"fedward_kernel_sysctls": "perhaps"}, "fedward_kernel_sysctls"),
+        ({"node_runner_pids": "all"}, "node_runner_pids"),
+        ({"fedward_gui_network": []}, "Did you mean 'fedward_gui_networks'?"),
+        ({"node_runner_memry": "2g"}, "Did you mean 'node_runner_memory'?"),
+        ({"fedward_vpn_networks": ["8.8.8.0/24"]}, "8.8.8.0/24 is not private"),
+        ({"fedward_vpn_networks": ["100.80.0.1/24"]}, "has host bits set"),
+        ({"fedward_vpn_networks": ["172.20.0.0/24"]}, "which Docker gives its networks"),
+        ({"fedward_admin_networks": ["100.80.0.0/30"]}, "overlaps with the VPN's network 100.80.0.0/24"),
+        ({"fedward_admin_networks": []}, "fedward_admin_networks: is empty"),
+        ({"fedward_hub_endpoints": ["vpn.example.org"]}, "does not end in a port"),
+        ({"fedward_hub_endpoints": []}, "fedward_hub_endpoints: is empty"),
+        ({"fedward_secagg": "required"}, "Secure aggregation is not in this release"),
+        ({"fedward_dp": "record"}, "Differential privacy is not in this release"),
+    ],
+)
+def test_a_wrong_value_is_said_once_with_its_name(plugin: ModuleType, wrong: dict[str, Any], said: str) -> None:
+    """Five hosts with one wrong value are one fault."""
+    found = findings(plugin, everywhere=wrong)
+
+    assert len(found) == 1
+    assert said in found[0]
+
+
+def test_two_hosts_with_one_address_are_named(plugin: ModuleType) -> None:
+    """Both would be set up on one machine, the second over the first."""
+    found = findings(plugin, south={"ansible_host": "fedward.north-hospital.example"})
+
+    assert found == ["'north' and 'south' have the same address, fedward.north-hospital.example (ansible_host)."]
+
+
+def test_a_variable_that_is_missing_is_named_with_its_meaning(plugin: ModuleType) -> None:
+    """So that nobody has to look it up."""
+    hosts, groups = inventory()
+    del hosts["north"]["fedward_institution"]
+
+    found = plugin.inventory_findings(hosts, groups, str(ROOT / "roles"))
+
+    assert found == [f"'north': fedward_institution is missing. {MEANING}"]
+
+
+def test_a_renamed_variable_is_reported_with_its_new_name(plugin: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An old inventory must not be half understood."""
+    monkeypatch.setitem(plugin.RENAMED, "fedward_staff_networks", "fedward_gui_networks")
+
+    found = findings(plugin, everywhere={"fedward_staff_networks": []})
+
+    assert found == ["'fedward_staff_networks' is called 'fedward_gui_networks' now; give it that name."]
+
+
+@pytest.mark.parametrize(
+    ("groups", "said"),
+    [
+        ({"hub": []}, "The group 'hub' has 0 hosts; it needs exactly one."),
+        ({"nodes": []}, "The group 'nodes' is empty"),
+        ({"researchers": ["north"]}, "'north' is in the groups 'nodes' and 'researchers'"),
+        ({"nodes": ["operator"]}, "'operator' cannot be a member's id"),
+        ({"nodes": ["North_1"]}, "'North_1' cannot be a member's id"),
+    ],
+)
+def test_groups_that_cannot_be_a_consortium(plugin: ModuleType, groups: dict[str, list[str]], said: str) -> None:
+    """A host is one member, and a member has an id."""
+    hosts, real = inventory()
+    found = plugin.inventory_findings(hosts, real | groups, str(ROOT / "roles"))
+
+    assert any(said in sentence for sentence in found)
+
+
+def test_a_file_that_is_missing_is_named(plugin: ModuleType, tmp_path: Path) -> None:
+    """Before the playbook needs it half-way."""
+    there = tmp_path / "there.pem"
+    there.touch()
+
+    found = plugin.missing_files({"fedward_extra_ca_bundle": str(tmp_path / "ca.pem"), "a": "", "b": str(there)})
+
+    assert found == [f"fedward_extra_ca_bundle: {tmp_path}/ca.pem does not exist."]
+
+
+def run(folder: Path) -> subprocess.CompletedProcess[str]:
+    """The lock, as the playbook takes it."""
+    return subprocess.run(
+        [sys.executable, ROLE / "files/one_run.py", folder], capture_output=True, text=True, check=False
+    )
+
+
+def start_time(pid: int) -> int:
+    """When a process began, in clock ticks since the boot."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+
+
+def test_a_second_run_is_refused_while_the_first_lives(tmp_path: Path) -> None:
+    """Two at once would each undo what the other does."""
+    (tmp_path / "run.lock").write_text(json.dumps({"pid": os.getpid(), "started": start_time(os.getpid())}))
+
+    refused = run(tmp_path)
+
+    assert refused.returncode == 1
+    assert f"runs (process {os.getpid()}): wait until it has ended" in refused.stderr
+
+
+@pytest.mark.parametrize("left", ['{"pid": 4194300, "started": 1}', '{"pid": 1, "started": -1}', "{"])
+def test_what_a_killed_run_left_stops_nobody(tmp_path: Path, left: str) -> None:
+    """A lock belongs to a process that lives."""
+    (tmp_path / "run.lock").write_text(left)
+
+    assert run(tmp_path).returncode == 0
+    assert json.loads((tmp_path / "run.lock").read_text())["pid"] != 4194300

@@ -9,11 +9,11 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13 python3.14; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 
-.PHONY: help demo test lint bench pages soak docs fuzz defences translations screenshots clean packages
+.PHONY: help demo test lint bench pages soak docs fuzz defences translations screenshots site site-down clean packages
 
 help: ## Say what there is
 	@echo "FedWard: make TARGET"
-	@sed -nE 's/^([a-z]+):.*## (.*)/\1\t\2/p' Makefile | while IFS=$$'\t' read -r name text; do printf '  %-12s %s\n' "$$name" "$$text"; done
+	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' Makefile | while IFS=$$'\t' read -r name text; do printf '  %-12s %s\n' "$$name" "$$text"; done
 
 demo: $(VENV)/.demo ## Train one model on four hospitals' data, on this machine, as an ordinary user
 	$(VENV)/bin/fedward demo
@@ -47,6 +47,12 @@ translations: $(VENV)/.dev ## Bring new texts of the GUI into its catalogues, an
 
 screenshots: packages $(VENV)/.dev ## Make a picture of every page of the GUI, in both themes and two widths, into screenshots/
 	$(VENV)/bin/python -m tests.browser.screenshots
+
+site: $(VENV)/.dev ## Deploy a consortium on test hosts of this machine and train through its VPN; needs root and Docker
+	$(VENV)/bin/python -m tests.site up
+
+site-down: $(VENV)/.dev ## Take the test hosts of 'make site' away again
+	$(VENV)/bin/python -m tests.site down
 
 clean: ## Remove what was built here; the virtual environment as well
 	rm -rf $(VENV) build dist docs/_build demo-run screenshots .cache bench-results.json bench-gui-results.json .pytest_cache \

@@ -65,7 +65,8 @@ def test_wireguard_answers_only_known_keys(outsider: str) -> None:
     script = f"""
     ip link del strange 2>/dev/null; ip link add strange type wireguard 2>/dev/null || wireguard-go strange
     wg genkey > /root/key; chmod 600 /root/key
-    wg set strange private-key /root/key peer {hub_key} allowed-ips 10.98.0.0/24 endpoint {address(HUB)}:51820 persistent-keepalive 1
+    wg set strange private-key /root/key
+    wg set strange peer {hub_key} allowed-ips 10.98.0.0/24 endpoint {address(HUB)}:51820 persistent-keepalive 1
     ip address add 10.98.0.99/24 dev strange; ip link set strange up
     ping -c 4 -W 1 10.98.0.1 > /dev/null; wg show strange transfer; wg show strange latest-handshakes
     """

@@ -9,7 +9,7 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13 python3.14; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 
-.PHONY: help demo test lint bench pages soak docs fuzz defences translations screenshots site site-down clean packages
+.PHONY: help demo test lint bench pages soak docs fuzz defences translations screenshots roles molecule site site-down clean packages
 
 help: ## Say what there is
 	@echo "FedWard: make TARGET"
@@ -53,6 +53,12 @@ site: $(VENV)/.dev ## Deploy a consortium on test hosts of this machine and trai
 
 site-down: $(VENV)/.dev ## Take the test hosts of 'make site' away again
 	$(VENV)/bin/python -m tests.site down
+
+roles: $(VENV)/.dev ## Write the roles' READMEs from their argument specs
+	$(VENV)/bin/python -m tests.roles_readme
+
+molecule: $(VENV)/.dev ## Try every role on test hosts, needs root and Docker; SUITE=trixie for Debian 13, ROLES="firewall" for some
+	$(VENV)/bin/python -m tests.molecule.run $(ROLES)
 
 clean: ## Remove what was built here; the virtual environment as well
 	rm -rf $(VENV) build dist docs/_build demo-run screenshots .cache bench-results.json bench-gui-results.json .pytest_cache \

@@ -7,7 +7,7 @@ from importlib.metadata import version as installed_version
 import structlog
 import typer
 
-from appliance.cli import demo, doctor, gui, network, node, vpn
+from appliance.cli import authority, demo, doctor, gui, hub, join, member, network, node, operator, vpn
 from appliance.protocol.logs import ErrorStreamLogger
 
 app = typer.Typer(
@@ -20,12 +20,19 @@ app = typer.Typer(
         "Start with **fedward demo**: four real hospitals on this machine, in two minutes.\n\n"
         "At a hospital: **fedward node --help** and **fedward gui --help**. "
         "At the network host: **fedward network --help**. "
-        "On any host of a site: **fedward vpn --help**."
+        "The operator: **fedward operator --help** and **fedward member --help**. "
+        "On any host of a site: **fedward join --help** and **fedward vpn --help**; "
+        "at its hub: **fedward authority --help** and **fedward hub --help**."
     ),
 )
 app.add_typer(node.app, name="node")
 app.add_typer(gui.app, name="gui")
 app.add_typer(network.app, name="network")
+app.add_typer(operator.app, name="operator")
+app.add_typer(member.app, name="member")
+app.add_typer(join.app, name="join")
+app.add_typer(authority.app, name="authority")
+app.add_typer(hub.app, name="hub")
 app.add_typer(vpn.app, name="vpn")
 app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)

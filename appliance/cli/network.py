@@ -9,8 +9,10 @@ from typing import Annotated
 import typer
 
 from appliance.cli.console import explained
+from appliance.network.broker import Broker, write_broker_files
 from appliance.protocol import chain
 from appliance.protocol.errors import Code, ConfigurationError, FedWardError
+from appliance.protocol.home import TlsFiles
 from appliance.protocol.words import six_words
 
 app = typer.Typer(
@@ -68,6 +70,26 @@ def register_import(
     typer.echo(f"Register version {register.version} of '{register.consortium}': {len(register.members)} members.")
     typer.echo(f"Digest: {register.digest()}")
     typer.echo(f"In six words, as every member's GUI shows them: {' '.join(six_words(register.digest()))}")
+
+
+@app.command()
+@explained
+def broker(
+    folder: Annotated[Path, typer.Argument(help="Where mosquitto.conf and acl go.", file_okay=False)],
+    tls: Annotated[Path, typer.Option(help="The folder of ca.pem, cert.pem and crl.pem.", file_okay=False)],
+    key: Annotated[Path, typer.Option(help="The certificate's private key.")],
+    store: Annotated[Path, typer.Option(help="Where sessions survive a restart.", file_okay=False)],
+    address: Annotated[list[str], typer.Option(help="An address to listen on; may be given several times.")],
+    port: Annotated[int, typer.Option(min=1, max=65535, help="The port, on each address.")] = 8883,
+    check: Annotated[bool, typer.Option("--check", help="Only say whether something would change.")] = False,
+) -> None:
+    """Write the configuration of Mosquitto, the broker: TLS 1.3, certificates, each member on its own topics.
+
+    Prints 'changed' or 'unchanged'.
+    """
+    files = TlsFiles(tls / "ca.pem", tls / "cert.pem", key)
+    wanted = Broker(tuple(address), port, files, folder / "acl", store, revoked=tls / "crl.pem")
+    typer.echo("changed" if write_broker_files(folder, wanted, check=check) else "unchanged")
 
 
 @app.command()

@@ -80,6 +80,14 @@ def pubkey(home: Home = _HOME) -> None:
 
 @app.command()
 @_coded
+def addresses(home: Home = _HOME) -> None:
+    """Print this host's addresses inside the VPN, one a line: where its services listen, or come from."""
+    for address in _host(home).addresses:
+        typer.echo(address)
+
+
+@app.command()
+@_coded
 def admit(
     member: Member,
     public_key: Annotated[str, typer.Argument(help="What 'fedward vpn pubkey' printed there.", show_default=False)],

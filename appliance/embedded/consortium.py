@@ -28,7 +28,7 @@ from typing import Self, TextIO
 
 import appliance
 from appliance.embedded import keeper
-from appliance.embedded.broker import STORE, write_broker_files
+from appliance.embedded.broker import STORE, place_broker
 from appliance.embedded.errors import FolderBusyError, PartDiedError
 from appliance.embedded.mosquitto import Program, cache_folder, find_mosquitto
 from appliance.embedded.part import GRACE_S, Part
@@ -269,7 +269,7 @@ class EmbeddedConsortium:
 
     def _make_parts(self, endpoint: Endpoint) -> Iterator[Part]:
         home = self.home(NETWORK)
-        config = write_broker_files(home, port=endpoint.broker_port)
+        config = place_broker(home, port=endpoint.broker_port)
         yield self._make(BROKER, home, [str(self.broker.path), "-c", str(config)], **self.broker.environment)
         port = endpoint.rest_url.rpartition(":")[2]
         yield self._make(NETWORK, home, [sys.executable, "-m", "appliance.embedded.network", str(home), port])

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from appliance.protocol.errors import ConfigurationError
+from appliance.protocol.files import replace_file
 from appliance.protocol.home import TlsFiles
 from appliance.protocol.register import CONSORTIUM
 
@@ -23,22 +24,24 @@ class Broker:
     """How the broker runs.
 
     Attributes:
-        host: The address to listen on.
-        port: The port.
+        hosts: The addresses to listen on.
+        port: The port, on each of them.
         tls: The broker's certificate and key, and the consortium's authority.
         acl_file: Where ``render_acl``'s text lies.
         store: Where sessions survive a restart; None keeps them in memory alone.
         user: Whom a broker that root starts becomes; None leaves it to Mosquitto (``mosquitto``).
         log_file: Where it writes its log; None means standard error.
+        revoked: The authority's list of revoked certificates, which a reload reads anew.
     """
 
-    host: str
+    hosts: tuple[str, ...]
     port: int
     tls: TlsFiles
     acl_file: Path
     store: Path | None = None
     user: str | None = None
     log_file: Path | None = None
+    revoked: Path | None = None
 
 
 def render_config(broker: Broker) -> str:
@@ -50,13 +53,7 @@ def render_config(broker: Broker) -> str:
     settings: list[tuple[str, object]] = [
         ("per_listener_settings", "false"),
         *([("user", broker.user)] if broker.user else []),
-        ("listener", f"{broker.port} {broker.host}"),
-        ("cafile", broker.tls.ca),
-        ("certfile", broker.tls.certificate),
-        ("keyfile", broker.tls.key),
-        ("tls_version", "tlsv1.3"),
-        ("require_certificate", "true"),
-        ("use_identity_as_username", "true"),
+        *(setting for host in broker.hosts for setting in _listener(broker, host)),
         ("allow_anonymous", "false"),
         ("allow_zero_length_clientid", "false"),
         ("acl_file", broker.acl_file),
@@ -87,6 +84,38 @@ def render_acl() -> str:
     Presence is a pattern too: a plain ``topic`` line before any ``user`` line would be for anonymous clients.
     """
     return f"pattern read to/%u/from/+/+\npattern read to/{CONSORTIUM}/from/+/+\npattern write to/+/from/%u/+\n"
+
+
+def write_broker_files(folder: Path, broker: Broker, *, check: bool = False) -> bool:
+    """Write ``mosquitto.conf`` and the access list, where they are not so already; says whether they were not.
+
+    Args:
+        folder: Where the configuration goes; the access list goes to ``broker.acl_file``.
+        check: Write nothing.
+
+    Raises:
+        ConfigurationError: A path or name would break the file's lines.
+    """
+    texts = {broker.acl_file: render_acl(), folder / "mosquitto.conf": render_config(broker)}
+    stale = {path: text for path, text in texts.items() if not path.exists() or path.read_text() != text}
+    for path, text in stale.items():
+        if not check:
+            replace_file(path, text)
+    return bool(stale)
+
+
+def _listener(broker: Broker, host: str) -> list[tuple[str, object]]:
+    """What each listener has of its own, also without ``per_listener_settings``: TLS left out here would be off."""
+    return [
+        ("listener", f"{broker.port} {host}"),
+        ("cafile", broker.tls.ca),
+        ("certfile", broker.tls.certificate),
+        ("keyfile", broker.tls.key),
+        *([("crlfile", broker.revoked)] if broker.revoked else []),
+        ("tls_version", "tlsv1.3"),
+        ("require_certificate", "true"),
+        ("use_identity_as_username", "true"),
+    ]
 
 
 def _persistence(store: Path | None) -> list[tuple[str, object]]:

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from appliance.vpn.addresses import AddressPlan, InterfaceAddress
+from appliance.vpn.addresses import Address, AddressPlan, InterfaceAddress
 from appliance.vpn.config import (
     Endpoint,
     MemberPart,
@@ -91,6 +91,11 @@ class VpnHost:
             yield
         finally:
             os.close(descriptor)
+
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        """This host's own addresses inside the VPN, as vpn.toml and the address plan say; it need not be up."""
+        return self.plan.hub if self._settings.member is None else self._settings.member.addresses
 
     def key(self) -> PrivateKey:
         """This host's private key; raises KeyFileError."""

@@ -63,7 +63,7 @@ class Running:
         with socket.create_server((HOST, 0)) as sock:
             self.port = sock.getsockname()[1]
         broker = Broker(
-            host=HOST,
+            hosts=(HOST,),
             port=self.port,
             tls=self.authority.files("network", host=HOST),
             acl_file=folder / "acl",

@@ -130,3 +130,8 @@ def test_hosts_without_wireguard_need_no_package_for_it() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=100, check=False)
 
     assert (done.returncode, done.stdout.startswith("fedward ")) == (0, True)
+
+
+def test_the_hubs_addresses_are_printed_before_it_is_up(home: Path) -> None:
+    """The roles of the services there ask for them."""
+    assert say(home, "addresses").stdout == "100.80.0.1\n"

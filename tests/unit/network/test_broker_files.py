@@ -15,7 +15,7 @@ TLS = TlsFiles(Path("/tls/ca.pem"), Path("/tls/cert.pem"), Path("/tls/key.pem"))
 
 def broker(**changes: object) -> Broker:
     """A broker with a change."""
-    return Broker(**{"host": "127.0.0.1", "port": 8883, "tls": TLS, "acl_file": Path("/acl"), **changes})
+    return Broker(**{"hosts": ("127.0.0.1",), "port": 8883, "tls": TLS, "acl_file": Path("/acl"), **changes})
 
 
 @pytest.mark.parametrize(
@@ -35,6 +35,17 @@ def broker(**changes: object) -> Broker:
 def test_the_configuration_says(line: str) -> None:
     """Each of these, left out, opens a door or costs 40 ms a message."""
     assert line in render_config(broker()).splitlines()
+
+
+def test_every_address_has_the_whole_of_tls() -> None:
+    """Mosquitto takes these for the listener above them: a second one without them would be open to anybody."""
+    first, second = render_config(broker(hosts=("10.0.0.1", "fd00::1"), revoked=Path("/crl"))).split("listener ")[1:]
+
+    assert first.splitlines()[0] == "8883 10.0.0.1"
+    assert second.splitlines()[0] == "8883 fd00::1"
+    for line in ("cafile /tls/ca.pem", "crlfile /crl", "tls_version tlsv1.3", "require_certificate true"):
+        assert line in first.splitlines()
+        assert line in second.splitlines()
 
 
 def test_sessions_survive_a_restart_when_there_is_a_store() -> None:

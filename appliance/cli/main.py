@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from importlib.metadata import version as installed_version
 
 import structlog
 import typer
 
-from appliance.cli import demo, doctor, gui, network, node, vpn
 from appliance.protocol.logs import ErrorStreamLogger
+
+GROUPS = ("node", "gui", "network", "vpn", "images", "kit")
+COMMANDS = ("demo", "doctor")
 
 app = typer.Typer(
     name="fedward",
@@ -23,12 +26,24 @@ app = typer.Typer(
         "On any host of a site: **fedward vpn --help**."
     ),
 )
-app.add_typer(node.app, name="node")
-app.add_typer(gui.app, name="gui")
-app.add_typer(network.app, name="network")
-app.add_typer(vpn.app, name="vpn")
-app.command("demo")(demo.demo)
-app.command("doctor")(doctor.doctor)
+
+
+def _add(name: str) -> None:
+    """Add a command or a group of commands, unless this machine has not the libraries for it: none needs those of all."""
+    try:
+        module = import_module(f"appliance.cli.{name}")
+    except ModuleNotFoundError as error:
+        if str(error.name).startswith(("appliance", "node_gui", "researcher_kit", "secagg_mpc")):
+            raise
+        return
+    if name in GROUPS:
+        app.add_typer(module.app, name=name)
+    else:
+        app.command(name)(getattr(module, name))
+
+
+for _name in (*GROUPS, *COMMANDS):
+    _add(_name)
 
 
 @app.callback()

@@ -1,0 +1,3 @@
+"""``fedward kit``: the researcher's notebooks."""
+import typer
+app = typer.Typer()

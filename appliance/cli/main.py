@@ -10,6 +10,9 @@ import typer
 
 from appliance.protocol.logs import ErrorStreamLogger
 
+GROUPS = ("node", "gui", "network", "operator", "member", "join", "authority", "hub", "vpn", "images", "kit")
+COMMANDS = ("demo", "doctor")
+
 app = typer.Typer(
     name="fedward",
     no_args_is_help=True,
@@ -25,8 +28,6 @@ app = typer.Typer(
         "at its hub: **fedward authority --help** and **fedward hub --help**."
     ),
 )
-GROUPS = ("node", "gui", "network", "operator", "member", "join", "authority", "hub", "vpn")
-COMMANDS = ("demo", "doctor")
 
 
 def _add(name: str) -> None:

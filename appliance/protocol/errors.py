@@ -79,6 +79,9 @@ class Code(StrEnum):
     VPN_PEER_REFUSED = "VPN_PEER_REFUSED"
     VPN_PEERS_UNREADABLE = "VPN_PEERS_UNREADABLE"
     VPN_INTERFACE_FAILED = "VPN_INTERFACE_FAILED"
+    # Images
+    IMAGE_BUILD_FAILED = "IMAGE_BUILD_FAILED"
+    IMAGE_REFUSED = "IMAGE_REFUSED"
     # This machine
     CONFIGURATION_INVALID = "CONFIGURATION_INVALID"
     KEY_UNUSABLE = "KEY_UNUSABLE"
@@ -147,6 +150,8 @@ REMEDIES: dict[Code, str] = {
     Code.VPN_PEER_REFUSED: "Look at the members with 'fedward vpn status' at the hub, and correct what is said.",
     Code.VPN_PEERS_UNREADABLE: "Mend peers.json as said, or restore it from a backup; until then nobody is cut off.",
     Code.VPN_INTERFACE_FAILED: "Install wireguard-tools and iproute2, and run the command again as root.",
+    Code.IMAGE_BUILD_FAILED: "Read the last lines of what failed; build again when the cause is gone.",
+    Code.IMAGE_REFUSED: "Start nothing from these artifacts; take them anew from whoever built them.",
     Code.CONFIGURATION_INVALID: "Correct the setting named in the file named.",
     Code.KEY_UNUSABLE: "Give the key file to the service's user with mode 0600.",
     Code.STORE_BUSY: "Only one warden may use a store: stop the other, or choose another folder.",

@@ -23,6 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
     settings = RunnerSettings(
         socket_path=given.socket, scratch=given.scratch, required=required, own_uids=given.own_uids,
         idle_s=given.idle_s, max_children=given.max_children, threads=given.threads, parent_pid=given.parent_pid,
+        group_may_connect=given.group_may_connect,
     )  # fmt: skip
     try:
         Supervisor(settings).serve()
@@ -35,6 +36,11 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m appliance.runner", description="Runs training plans, confined.")
     parser.add_argument("--socket", type=Path, required=True, help="where to listen")
+    parser.add_argument(
+        "--group-may-connect",
+        action="store_true",
+        help="let the group of the socket's folder connect: a warden that runs as another user",
+    )
     parser.add_argument("--scratch", type=Path, required=True, help="a folder of its own; emptied at the start")
     parser.add_argument("--require-landlock", type=int, default=0, metavar="ABI", help="refuse jobs below this version")
     parser.add_argument(

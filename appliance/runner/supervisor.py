@@ -103,6 +103,8 @@ class RunnerSettings:
         max_children: How many children are kept at once.
         threads: For each child's arithmetic libraries.
         parent_pid: End when this process does.
+        group_may_connect: Whether the socket's group may connect as well, for a warden that runs as another user; the
+            group is that of a folder with the set-group-ID bit.
     """
 
     socket_path: Path
@@ -113,6 +115,7 @@ class RunnerSettings:
     max_children: int = 8
     threads: int = 1
     parent_pid: int | None = None
+    group_may_connect: bool = False
 
 
 class Supervisor:
@@ -139,7 +142,8 @@ class Supervisor:
             FedWardError: The socket is taken, or the libraries do not load.
         """
         become_subreaper()
-        listener = listen(self._settings.socket_path)  # before the wiping: another supervisor may be at work
+        mode = 0o660 if self._settings.group_may_connect else 0o600
+        listener = listen(self._settings.socket_path, mode=mode)  # before the wiping: another supervisor may be at work
         listener.setblocking(False)
         try:
             self._settings.scratch.mkdir(mode=0o711, parents=True, exist_ok=True)  # children may have own users

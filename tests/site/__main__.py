@@ -12,33 +12,30 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from tests.site import hosts
+from tests.site.people import ask_and_approve, in_kit, register_data, until
 from tests.site.stage import (
     ADDRESSES,
     HOSPITALS,
     HUB,
-    RESEARCHER,
     ROOT,
     RUN,
     SiteError,
     address,
     container,
-    on,
     playbook,
 )
 
 RESULTS = ROOT / "site-results.json"
-DEMO = ROOT / "appliance/demo"
 ROUNDS = 20
 
 
@@ -66,72 +63,12 @@ def build() -> None:
     subprocess.run(command, cwd=ROOT, check=True)
 
 
-def register_data() -> None:
-    """What three data managers do: bring a file, register it, permit the researcher."""
-    for name, file in HOSPITALS.items():
-        subprocess.run(
-            ["docker", "cp", "-q", str(DEMO / f"opt/{file}.csv"), f"{container(name)}:/srv/fedward/data/opt.csv"],
-            check=True, timeout=60,
-        )  # fmt: skip
-        on(
-            name,
-            "sh",
-            "-c",
-            "chgrp --reference=/srv/fedward/data /srv/fedward/data/opt.csv && chmod 640 /srv/fedward/data/opt.csv",
-        )
-        if re.search(r"\bopt\b", on(name, "fedward-node", "dataset", "list")):
-            continue  # an earlier try
-        on(
-            name, "fedward-node", "dataset", "add", "opt.csv", "--name", "opt", "--tag", "opt",
-            "--loading-plan", "/dev/stdin", "--researcher", RESEARCHER,
-            stdin=(DEMO / "loading_plan.toml").read_text(),
-        )  # fmt: skip
-
-
-def in_kit(*arguments: str, timeout_s: float = 600) -> dict[str, Any]:
-    """Run the researcher's script in the kit; returns what it says."""
-    said = on(
-        RESEARCHER, "docker", "exec", "fedward-kit", "python", "notebooks/researcher.py", *arguments,
-        timeout_s=timeout_s,
-    )  # fmt: skip
-    return json.loads(said.splitlines()[-1])
-
-
-def ask_and_approve() -> None:
-    """The researcher asks; each hospital's reviewer approves."""
-    notebooks = "/var/lib/fedward/researcher/notebooks"
-    for file in (Path(__file__).with_name("researcher.py"), DEMO / "plan.py"):
-        on(
-            RESEARCHER,
-            "sh",
-            "-c",
-            f"cat > {notebooks}/{file.name} && chmod 644 {notebooks}/{file.name}",
-            stdin=file.read_text(),
-        )
-    in_kit("ask")
-    for name in HOSPITALS:
-        on(name, "fedward-node", "plan", "approve", "plan", "--note", "Read line by line: one logistic regression.")
-
-
 def reboot() -> None:
     """Hub and nodes reboot, with nothing typed on them."""
     names = [container(name) for name in (HUB, *HOSPITALS)]
     subprocess.run(["docker", "restart", *names], check=True, timeout=300, stdout=subprocess.DEVNULL)
     for name in names:
         hosts.wait_until_running(name)
-
-
-def until(what: str, attempt: Callable[[], Any], timeout_s: float = 180) -> Any:
-    """Try again until it works; raises the last SiteError at the end of the time."""
-    end = time.monotonic() + timeout_s
-    while True:
-        try:
-            return attempt()
-        except SiteError:
-            if time.monotonic() > end:
-                print(f"   {what}: not within {timeout_s:.0f} s", flush=True)
-                raise
-            time.sleep(2)
 
 
 def up(*, keep_images: bool) -> int:

@@ -1,0 +1,5 @@
+"""``fedward kit``: the researcher's notebooks."""
+
+import typer
+
+app = typer.Typer()

@@ -17,6 +17,8 @@ HOSPITALS = {"harlem": "harlem_hospital", "hennepin": "hennepin_county", "kentuc
 RESEARCHER = "alice"
 # The last part of each one's outside address.
 ADDRESSES = {HUB: 10, "harlem": 11, "hennepin": 12, "kentucky": 13, RESEARCHER: 20}
+MOZILLA = Path("/usr/share/ca-certificates/mozilla")
+_CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 _RECAP = re.compile(r"^(\S+)\s+: ok=(\d+)\s+changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)", re.MULTILINE)
 
 
@@ -43,6 +45,22 @@ def address(name: str) -> str:
     return f"{hosts.SUBNET.rpartition('.')[0]}.{ADDRESSES[name]}"
 
 
+def extra_authorities() -> str:
+    """The authorities that this machine's tools believe and Debian does not: where what goes out is inspected.
+
+    Returns:
+        A file's path, or nothing where there are none.
+    """
+    bundle = os.environ.get("SSL_CERT_FILE", "")
+    if not Path(bundle).is_file():
+        return ""
+    usual = {pem for file in MOZILLA.glob("*.crt") for pem in _CERTIFICATE.findall(file.read_text())}
+    unusual = [pem for pem in _CERTIFICATE.findall(Path(bundle).read_text()) if pem not in usual]
+    path = RUN / "extra-ca.pem"
+    path.write_text("\n".join(unusual) + "\n")
+    return str(path) if unusual else ""
+
+
 def playbook(*arguments: str, log: str) -> dict[str, int]:
     """Run the site's playbook; returns what it changed by host.
 
@@ -58,6 +76,7 @@ def playbook(*arguments: str, log: str) -> dict[str, int]:
     environment = os.environ | {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "FEDWARD_SITE_RUN": str(RUN),
+        "FEDWARD_SITE_CA": extra_authorities(),
         "ANSIBLE_FORCE_COLOR": "0",
     }
     path = RUN / f"{log}.log"

@@ -53,7 +53,7 @@ def part(times: dict[str, float], name: str, what: str) -> Iterator[None]:
 
 def boot() -> None:
     """Boot the five hosts."""
-    for name in ADDRESSES:
+    for name in (HUB, *HOSPITALS, RESEARCHER):
         hosts.boot(container(name), suite=os.environ.get("SUITE", "bookworm"), ip=address(name))
 
 

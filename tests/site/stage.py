@@ -16,7 +16,7 @@ HUB = "post"
 HOSPITALS = {"harlem": "harlem_hospital", "hennepin": "hennepin_county", "kentucky": "university_of_kentucky"}
 RESEARCHER = "alice"
 # The last part of each one's outside address.
-ADDRESSES = {HUB: 10, "harlem": 11, "hennepin": 12, "kentucky": 13, RESEARCHER: 20}
+ADDRESSES = {HUB: 10, "harlem": 11, "hennepin": 12, "kentucky": 13, "mississippi": 14, RESEARCHER: 20}
 MOZILLA = Path("/usr/share/ca-certificates/mozilla")
 _CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 _RECAP = re.compile(r"^(\S+)\s+: ok=(\d+)\s+changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)", re.MULTILINE)
@@ -61,18 +61,13 @@ def extra_authorities() -> str:
     return str(path) if unusual else ""
 
 
-def playbook(*arguments: str, log: str) -> dict[str, int]:
+def playbook(*arguments: str, log: str, inventory: Path = ROOT / "inventory/local") -> dict[str, int]:
     """Run the site's playbook; returns what it changed by host.
 
     Raises:
         SiteError: It failed at a host.
     """
-    command = [
-        Path(sys.executable).with_name("ansible-playbook"),
-        "-i",
-        "inventory/local",
-        "appliance/playbooks/site.yml",
-    ]
+    command = [Path(sys.executable).with_name("ansible-playbook"), "-i", inventory, "appliance/playbooks/site.yml"]
     environment = os.environ | {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "FEDWARD_SITE_RUN": str(RUN),

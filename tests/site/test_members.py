@@ -1,0 +1,85 @@
+"""A fourth hospital joins while the others train, and is revoked by one command; nobody else is touched."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.site import hosts
+from tests.site.people import in_kit, until
+from tests.site.stage import HOSPITALS, HUB, RESEARCHER, ROOT, RUN, SiteError, address, container, on, playbook
+
+FOURTH = "mississippi"
+
+
+@pytest.fixture(scope="module")
+def inventory() -> Path:
+    """The inventory with one more host, as an operator edits it."""
+    folder = RUN / "inventory"
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(ROOT / "inventory/local", folder)
+    tree = yaml.safe_load((folder / "hosts.yml").read_text())
+    tree["all"]["children"]["nodes"]["hosts"][FOURTH] = {
+        "ansible_host": container(FOURTH),
+        "fedward_institution": "University of Mississippi",
+    }
+    (folder / "hosts.yml").write_text(yaml.safe_dump(tree))
+    return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def machine() -> Iterator[None]:
+    """A bare machine at the fourth hospital."""
+    hosts.remove([container(FOURTH)])
+    hosts.boot(container(FOURTH), suite=os.environ.get("SUITE", "bookworm"), ip=address(FOURTH))
+    yield
+    hosts.remove([container(FOURTH)])
+
+
+class Training(threading.Thread):
+    """A long training, beside which the consortium changes."""
+
+    def __init__(self, rounds: int) -> None:
+        super().__init__(daemon=True)
+        self._rounds = rounds
+        self.result: dict[str, Any] = {}
+
+    def run(self) -> None:
+        self.result = in_kit("train", str(self._rounds), timeout_s=1200)
+
+
+def test_a_fourth_hospital_joins_and_is_revoked_while_the_others_train(inventory: Path) -> None:
+    """It is on the list of members for all, and gone for all; the training of the other three goes on."""
+    training = Training(rounds=60)
+    training.start()
+
+    changed = playbook(log="fourth", inventory=inventory)
+    assert {name: changed[name] for name in (*HOSPITALS, RESEARCHER)} == dict.fromkeys((*HOSPITALS, RESEARCHER), 0)
+    assert changed[FOURTH] > 0
+    assert "Node mississippi" in on(FOURTH, "fedward-node", "status")
+
+    command = [Path(sys.executable).with_name("fedward"), "member", "revoke", FOURTH, "--home", RUN / "operator"]
+    done = subprocess.run([*command, "-i", inventory], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    seconds = float(done.stdout.partition("In force at the hub after ")[2].partition(" s")[0])
+    print(f"revoked after {seconds} s")
+
+    def is_cut() -> None:
+        said = on(FOURTH, "sh", "-c", "ping -c 1 -W 2 10.98.0.1 >/dev/null && echo reached || echo cut")
+        if said.strip() != "cut":
+            raise SiteError("The revoked hospital still reaches the hub.")
+
+    until("the VPN's peer ends", is_cut, timeout_s=10)
+    assert FOURTH not in on(HUB, "sh", "-c", "wg show fedward0 | cat")
+    training.join(timeout=1200)
+    assert training.result["rounds"] == 60
+    assert training.result["nodes"] == sorted(HOSPITALS)

@@ -1,4 +1,4 @@
-#!/usr/bin/python3
+#!/usr/bin/python3 -I
 """Back up this host's stores and settings, or restore them.
 
     fedward-backup                   as /etc/fedward/backup.json says
@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 SETTINGS = Path("/etc/fedward/backup.json")
@@ -41,7 +41,7 @@ def backup() -> None:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for left in folder.glob(".*.part"):
         left.unlink()
-    archive = folder / datetime.now(timezone.utc).strftime("fedward-%Y%m%dT%H%M%S%fZ.tar.gz")
+    archive = folder / datetime.now(UTC).strftime("fedward-%Y%m%dT%H%M%S%fZ.tar.gz")
     part = folder / f".{archive.name}.part"
     try:
         _write(part, settings)
@@ -56,8 +56,8 @@ def backup() -> None:
 def _write(archive: Path, settings: dict) -> None:
     """Write an archive of what the settings name."""
     with tempfile.TemporaryDirectory(dir="/var/tmp") as temporary:
-        os.chmod(temporary, 0o711)
-        with open(os.open(archive, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        Path(temporary).chmod(0o711)
+        with os.fdopen(os.open(archive, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             with tarfile.open(fileobj=file, mode="w:gz") as tar:
                 for number, path in enumerate(_found(settings["stores"])):
                     _add(tar, path, _copied(path, Path(temporary, str(number))))
@@ -69,7 +69,7 @@ def _write(archive: Path, settings: dict) -> None:
 
 def _found(patterns: list[str]) -> list[Path]:
     """The regular files that the patterns name; a link could lead to a key."""
-    names = {name for pattern in patterns for name in glob.glob(pattern)}
+    names = {name for pattern in patterns for name in glob.glob(pattern)}  # noqa: PTH207 - patterns are absolute
     return [path for path in map(Path, sorted(names)) if path.is_file() and not path.is_symlink()]
 
 
@@ -90,7 +90,7 @@ def _add(tar: tarfile.TarFile, path: Path, content: Path) -> None:
     """
     described = tar.gettarinfo(path, str(path))
     descriptor = os.open(content, os.O_RDONLY | os.O_NOFOLLOW)
-    with open(descriptor, "rb") as file:
+    with os.fdopen(descriptor, "rb") as file:
         held = tempfile.TemporaryFile(dir="/var/tmp")  # noqa: SIM115
         with held:
             shutil.copyfileobj(file, held)
@@ -112,7 +112,7 @@ def restore(archive: str) -> None:
             if not place.parent.is_dir():
                 sys.exit(f"There is no {place.parent} here: deploy this host first, then restore.")
             fresh = place.with_name(f".{place.name}.restored")
-            with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "wb") as file:
+            with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "wb") as file:
                 shutil.copyfileobj(tar.extractfile(one), file)
                 os.fchown(file.fileno(), one.uid, one.gid)
                 os.fchmod(file.fileno(), one.mode)

@@ -27,6 +27,7 @@ from tests.site.stage import (
     ADDRESSES,
     HOSPITALS,
     HUB,
+    RESEARCHER,
     ROOT,
     RUN,
     SiteError,

@@ -54,6 +54,7 @@ class Training(threading.Thread):
         self.result: dict[str, Any] = {}
 
     def run(self) -> None:
+        """Train, and keep the result."""
         self.result = in_kit("train", str(self._rounds), timeout_s=1200)
 
 

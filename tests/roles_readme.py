@@ -1,4 +1,4 @@
-"""Writes each role's README.md from its meta/argument_specs.yml, and the list of roles in roles/README.md.
+"""Writes each role's README.md from its meta/argument_specs.yml, and the lists in roles/ and inventory/README.md.
 
     python -m tests.roles_readme
 
@@ -14,6 +14,8 @@ from typing import Any
 import yaml
 
 ROLES = Path(__file__).parents[1] / "roles"
+VARIABLES = ROLES.parent / "inventory/variables.yml"
+_VARIABLES = "## Variables"
 _BEGINS = """# roles
 
 Ansible roles, one job each. `appliance/playbooks/site.yml` calls them in their order; every one runs by itself in its
@@ -75,6 +77,15 @@ def _prose(description: str | list[str]) -> str:
     return description if isinstance(description, str) else "\n\n".join(description)
 
 
+def inventory() -> str:
+    """The inventory's README: the part that people wrote, then its variables."""
+    options = yaml.safe_load(VARIABLES.read_text())
+    written = (VARIABLES.parent / "README.md").read_text().partition(_VARIABLES)[0]
+    given = {name: option.get("default") for name, option in options.items()}
+    rows = "".join(_row(name, option, given) + "\n" for name, option in options.items())
+    return f"{written}{_VARIABLES}\n\n| variable | type | default | meaning |\n|---|---|---|---|\n{rows}"
+
+
 def index() -> str:
     """The list of all roles."""
     rows = (f"| [{role}]({role}/README.md) | {specs(role)['short_description']} |\n" for role in role_names())
@@ -84,6 +95,7 @@ def index() -> str:
 def main() -> None:
     """Write all of them."""
     (ROLES / "README.md").write_text(index())
+    (VARIABLES.parent / "README.md").write_text(inventory())
     for role in role_names():
         (ROLES / role / "README.md").write_text(readme(role))
 

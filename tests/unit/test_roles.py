@@ -39,6 +39,11 @@ def test_the_list_of_roles_is_complete() -> None:
     assert (ROLES / "README.md").read_text() == roles_readme.index()
 
 
+def test_the_list_of_an_inventorys_variables_is_complete() -> None:
+    """`make roles` writes it."""
+    assert (ROLES.parent / "inventory/README.md").read_text() == roles_readme.inventory()
+
+
 @pytest.mark.parametrize("role", role_names())
 def test_every_variable_is_typed_described_and_has_a_default_or_is_required(role: str) -> None:
     """A variable outside the specs takes any value; one without a default fails in the middle of a run."""

@@ -27,17 +27,20 @@ _NOT_YET = {"fedward_secagg": ("required", "Secure aggregation"), "fedward_dp": 
 Values = Mapping[str, Any]
 
 
-def inventory_findings(hosts: Mapping[str, Values], groups: Mapping[str, list[str]], roles: str) -> list[str]:
+def inventory_findings(hosts: Mapping[str, Values], groups: Mapping[str, list[str]], root: str) -> list[str]:
     """Every fault of an inventory, each as a sentence with its place and what to do.
 
     Args:
         hosts: Each host's variables.
         groups: Each group's hosts.
-        roles: The folder of the roles; a variable that begins as one of theirs must be declared by one.
+        root: The folder that holds roles/ and inventory/variables.yml; a variable that begins as theirs must be one.
     """
-    specs = {path.parents[1].name: _options(path) for path in sorted(Path(roles).glob("*/meta/argument_specs.yml"))}
+    specs = {
+        path.parents[1].name: _options(path) for path in sorted(Path(root).glob("roles/*/meta/argument_specs.yml"))
+    }
+    specs["fedward"] = yaml.safe_load(Path(root, "inventory/variables.yml").read_text())
     known = {name: spec for options in specs.values() for name, spec in options.items()}
-    prefixes = tuple(f"{role}_" for role in ("fedward", *specs))
+    prefixes = tuple(f"{role}_" for role in specs)
     return [
         *_group_faults(groups),
         *_unknown(hosts, set(known), prefixes),

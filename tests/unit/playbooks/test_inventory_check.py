@@ -16,13 +16,15 @@ import yaml
 
 ROOT = Path(__file__).parents[3]
 MEANING = "The institution that a host belongs to; all members see it. Set for each host."
-ROLE = ROOT / "roles/inventory_check"
+PLAYBOOKS = ROOT / "appliance/playbooks"
 
 
 @pytest.fixture(scope="module")
 def plugin() -> ModuleType:
     """The filter plugin, loaded as Ansible does: by its path."""
-    spec = importlib.util.spec_from_file_location("inventory_findings", ROLE / "filter_plugins/inventory_findings.py")
+    spec = importlib.util.spec_from_file_location(
+        "inventory_findings", PLAYBOOKS / "filter_plugins/inventory_findings.py"
+    )
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -47,7 +49,7 @@ def findings(plugin: ModuleType, *, everywhere: dict[str, Any] | None = None, **
     """The example's faults, once these values stand in it."""
     hosts, groups = inventory()
     hosts = {host: values | (everywhere or {}) | by_host.get(host, {}) for host, values in hosts.items()}
-    found: list[str] = plugin.inventory_findings(hosts, groups, str(ROOT / "roles"))
+    found: list[str] = plugin.inventory_findings(hosts, groups, str(ROOT))
     return found
 
 
@@ -56,7 +58,7 @@ def test_the_inventories_that_are_shipped_have_no_fault(plugin: ModuleType, name
     """What people copy must be right."""
     hosts, groups = inventory(name)
 
-    assert plugin.inventory_findings(hosts, groups, str(ROOT / "roles")) == []
+    assert plugin.inventory_findings(hosts, groups, str(ROOT)) == []
 
 
 @pytest.mark.parametrize(
@@ -99,7 +101,7 @@ def test_a_variable_that_is_missing_is_named_with_its_meaning(plugin: ModuleType
     hosts, groups = inventory()
     del hosts["north"]["fedward_institution"]
 
-    found = plugin.inventory_findings(hosts, groups, str(ROOT / "roles"))
+    found = plugin.inventory_findings(hosts, groups, str(ROOT))
 
     assert found == [f"'north': fedward_institution is missing. {MEANING}"]
 
@@ -126,7 +128,7 @@ def test_a_renamed_variable_is_reported_with_its_new_name(plugin: ModuleType, mo
 def test_groups_that_cannot_be_a_consortium(plugin: ModuleType, groups: dict[str, list[str]], said: str) -> None:
     """A host is one member, and a member has an id."""
     hosts, real = inventory()
-    found = plugin.inventory_findings(hosts, real | groups, str(ROOT / "roles"))
+    found = plugin.inventory_findings(hosts, real | groups, str(ROOT))
 
     assert any(said in sentence for sentence in found)
 
@@ -144,7 +146,7 @@ def test_a_file_that_is_missing_is_named(plugin: ModuleType, tmp_path: Path) -> 
 def run(folder: Path) -> subprocess.CompletedProcess[str]:
     """The lock, as the playbook takes it."""
     return subprocess.run(
-        [sys.executable, ROLE / "files/one_run.py", folder], capture_output=True, text=True, check=False
+        [sys.executable, PLAYBOOKS / "files/one_run.py", folder], capture_output=True, text=True, check=False
     )
 
 

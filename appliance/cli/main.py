@@ -29,7 +29,7 @@ app = typer.Typer(
 
 
 def _add(name: str) -> None:
-    """Add a command or a group of commands, unless this machine has not the libraries for it: none needs those of all."""
+    """Add a command or a group of commands, unless this machine lacks the libraries for it."""
     try:
         module = import_module(f"appliance.cli.{name}")
     except ModuleNotFoundError as error:

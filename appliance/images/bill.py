@@ -62,9 +62,7 @@ def bill(name: str, version: str, image_id: str, created: str, found: dict[str, 
         created: When the image was built, ISO 8601.
         found: What ``installed`` returned.
     """
-    bom = Bom(
-        serial_number=uuid.uuid5(uuid.NAMESPACE_OID, image_id), components=[*_python(found), *_debian(found)]
-    )
+    bom = Bom(serial_number=uuid.uuid5(uuid.NAMESPACE_OID, image_id), components=[*_python(found), *_debian(found)])
     bom.metadata.timestamp = datetime.fromisoformat(created[:19]).replace(tzinfo=UTC)
     bom.metadata.component = Component(
         name=f"fedward/{name}", version=version, type=ComponentType.CONTAINER, bom_ref=image_id,

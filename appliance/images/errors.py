@@ -1,8 +1,8 @@
 """What can go wrong with images.
 
-    FedWardError
-    ├── BuildError            an image or a wheel could not be made
-    └── ArtifactsError        what lies in the folder of artifacts, or in Docker, is not what was signed
+FedWardError
+├── BuildError            an image or a wheel could not be made
+└── ArtifactsError        what lies in the folder of artifacts, or in Docker, is not what was signed
 """
 
 from __future__ import annotations

@@ -14,7 +14,6 @@ import tempfile
 from pathlib import Path
 
 from appliance.images.catalogue import IMAGES, Image, Source
-from appliance.images.errors import BuildError
 from appliance.images.process import run
 
 CONTAINER_PYTHON = "3.11"  # Debian 12's, which the base is made of

@@ -9,5 +9,5 @@ with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
     connection = http.client.HTTPConnection("localhost")
     connection.sock = sock
     connection.request("GET", "/api/v1/health")
-    if (status := connection.getresponse().status) >= 500:  # noqa: PLR2004
+    if (status := connection.getresponse().status) >= 500:
         raise SystemExit(f"the REST service answers {status}")

@@ -11,6 +11,7 @@ import fcntl
 import ipaddress
 import os
 import ssl
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -56,12 +57,17 @@ def ready_tls_files(home: Path, config: GuiConfig) -> TlsPair:
         ConfigurationError: As ``tls_files``.
     """
     pair = tls_files(home, config)
-    if config.certificate is None:
-        pair.key.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with (pair.key.parent / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # two that start at once would mix their files
-            if not _lasts(pair.certificate) or not _fit(pair):
-                _make(pair, _names(config))
+    return pair if config.certificate is not None else own_pair(home / OWN, _hosts(config), "FedWard node GUI")
+
+
+def own_pair(folder: Path, hosts: Iterable[str], title: str) -> TlsPair:
+    """A certificate of our own making for these hosts, made when there is none in ``folder`` that fits and lasts."""
+    pair = TlsPair(folder / "cert.pem", folder / "key.pem")
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two that start at once would mix their files
+        if not _lasts(pair.certificate) or not _fit(pair):
+            _make(pair, [_name(host) for host in sorted({"localhost", "127.0.0.1", *hosts})], title)
     return pair
 
 
@@ -107,11 +113,11 @@ def _fit(pair: TlsPair) -> bool:
     return key.public_key() == certificate.public_key()
 
 
-def _names(config: GuiConfig) -> list[x509.GeneralName]:
-    hosts = {"localhost", "127.0.0.1", config.host}
+def _hosts(config: GuiConfig) -> set[str]:
+    hosts = {config.host}
     if config.address is not None:
         hosts.add(urlsplit(config.address).hostname or "localhost")
-    return [_name(host) for host in sorted(hosts - {"0.0.0.0", "::"})]  # noqa: S104 - never bound here
+    return hosts - {"0.0.0.0", "::"}  # noqa: S104 - never bound here
 
 
 def _name(host: str) -> x509.GeneralName:
@@ -121,9 +127,9 @@ def _name(host: str) -> x509.GeneralName:
         return x509.DNSName(host)
 
 
-def _make(pair: TlsPair, names: list[x509.GeneralName]) -> None:
+def _make(pair: TlsPair, names: list[x509.GeneralName], title: str) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
-    who = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "FedWard node GUI")])
+    who = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, title)])
     now = dt.datetime.now(dt.UTC)
     certificate = (
         x509.CertificateBuilder()

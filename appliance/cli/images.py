@@ -11,8 +11,6 @@ import typer
 
 from appliance.cli.console import console, explained, visible
 from appliance.images import artifacts, wheels
-from appliance.images.build import Builder, Network, docker_client
-from appliance.images.build import save as save_image
 from appliance.images.catalogue import BASE, IMAGES, Source, choose
 from appliance.images.errors import BuildError
 
@@ -26,7 +24,7 @@ app = typer.Typer(
 
 Folder = Annotated[Path, typer.Argument(help="The folder of artifacts.", file_okay=False, show_default=False)]
 Out = Annotated[Path, typer.Option("--out", help="The folder of artifacts to write.", file_okay=False)]
-Names = Annotated[list[str] | None, typer.Argument(help="Which images; without names, all of them.")]
+Names = Annotated[list[str] | None, typer.Argument(help="Which images; without names, all but runner-gpu.")]
 SourceFolder = Annotated[Path, typer.Option("--source", help="A checkout of FedWard.", file_okay=False)]
 SignKey = Annotated[Path | None, typer.Option("--sign-key", help="The operator's SSH key: sign the checksums.")]
 Signers = Annotated[
@@ -60,13 +58,15 @@ def build(
     sign_key: SignKey = None,
     cache: Annotated[Path, typer.Option("--cache", help="Where fetched wheels are kept.", file_okay=False)] = _CACHE,
 ) -> None:
-    """Build images with the Docker of this machine, and write the folder of artifacts. Without names: all but runner-gpu.
+    """Build images with the Docker of this machine, and write the folder of artifacts.
 
     Wheels are fetched here with pip as this machine has set it up; the builds themselves have no network. What the
     folder holds of images that are not named stays.
 
     Example: fedward images build --out artifacts --sign-key ~/.ssh/id_ed25519
     """
+    from appliance.images.build import Builder, Network
+
     began = time.monotonic()
     checkout = Source(source)
     chosen = choose(names or [])
@@ -79,12 +79,14 @@ def build(
     console.print(f"Built in {time.monotonic() - began:.0f} s.")
 
 
-@app.command()
+@app.command("save")
 @explained
-def save(
+def save_built(
     names: Names = None, out: Out = Path("artifacts"), source: SourceFolder = _CHECKOUT, sign_key: SignKey = None
 ) -> None:
     """Write the folder of artifacts from images that were built before, with its wheels as they are."""
+    from appliance.images.build import docker_client
+
     checkout, client = Source(source), docker_client()
     wanted = [BASE, *IMAGES] if not names else [image.name for image in choose(names)]
     ids = {}
@@ -121,6 +123,8 @@ def verify(folder: Folder, allowed_signers: Signers = None) -> None:
 @explained
 def load(folder: Folder, names: Names = None, allowed_signers: Signers = None) -> None:
     """Check the folder, then load its images into the Docker of this host; refuses any image but the pinned ones."""
+    from appliance.images.build import docker_client
+
     ids = artifacts.verify(folder, allowed_signers)
     loaded = artifacts.load(docker_client(), folder, ids, names or [])
     typer.echo("changed" if loaded else "unchanged")
@@ -129,8 +133,9 @@ def load(folder: Folder, names: Names = None, allowed_signers: Signers = None) -
 
 
 def _write(out: Path, ids: dict[str, str], version: str, sign_key: Path | None) -> None:
-    """Archives, bills of materials, ids, checksums, signature; an image that was written before is not written again."""
-    from appliance.images.bill import bill, installed, require_no_torch  # noqa: PLC0415 - hosts only load images
+    """Archives, bills of materials, ids, checksums, signature; an archive that is there is not written again."""
+    from appliance.images.bill import bill, installed, require_no_torch
+    from appliance.images.build import docker_client, save
 
     client = docker_client()
     out.mkdir(parents=True, exist_ok=True)
@@ -146,7 +151,7 @@ def _write(out: Path, ids: dict[str, str], version: str, sign_key: Path | None) 
         # Hosts need no base: each image's archive holds its own.
         if name != BASE and (known.get(name) != image_id or not path.exists()):
             console.print(visible(f"{name}: {path}"), soft_wrap=True)
-            save_image(client, image_id, f"fedward/{name}:{version}", path)
+            save(client, image_id, f"fedward/{name}:{version}", path)
     artifacts.write_lock(out, known | ids)
     artifacts.write_sums(out)
     if sign_key is not None:

@@ -1,1 +1,1 @@
-"""Container images: locks, wheels, builds, bills of materials, and the folder of artifacts that deployments start from."""
+"""Container images: locks, wheels, builds, bills of materials, and the folder of artifacts that hosts start from."""

@@ -17,15 +17,15 @@ import json
 import re
 import subprocess
 from pathlib import Path
-from typing import Any
-
-import docker
-from docker.errors import DockerException, ImageNotFound
+from typing import TYPE_CHECKING, Any
 
 from appliance.images.errors import ArtifactsError, BuildError
 from appliance.images.process import run
 from appliance.protocol.errors import Code
 from appliance.protocol.files import replace_file
+
+if TYPE_CHECKING:  # to check a folder takes no Docker
+    import docker
 
 LOCK, SUMS, SIGNATURE = "images.lock", "SHA256SUMS", "SHA256SUMS.sig"
 NAMESPACE = "fedward-images"
@@ -135,6 +135,8 @@ def archive(folder: Path, name: str) -> Path:
 
 def has_image(client: docker.DockerClient, image_id: str) -> bool:
     """Whether Docker has the image of exactly this id."""
+    from docker.errors import ImageNotFound  # noqa: PLC0415
+
     try:
         return bool(client.images.get(image_id).id == image_id)
     except ImageNotFound:
@@ -142,6 +144,8 @@ def has_image(client: docker.DockerClient, image_id: str) -> bool:
 
 
 def _load_one(client: docker.DockerClient, path: Path) -> None:
+    from docker.errors import DockerException  # noqa: PLC0415
+
     try:
         with gzip.open(path) as content:
             content.peek(1)

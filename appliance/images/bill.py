@@ -68,6 +68,7 @@ def bill(name: str, version: str, image_id: str, created: str, found: dict[str, 
         name=f"fedward/{name}", version=version, type=ComponentType.CONTAINER, bom_ref=image_id,
         properties=[Property(name="docker:image-id", value=image_id)],
     )  # fmt: skip
+    bom.register_dependency(bom.metadata.component, bom.components)
     text: Any = JsonV1Dot6(bom).output_as_string(indent=1)
     return f"{text}\n"
 

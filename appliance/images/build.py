@@ -22,7 +22,7 @@ from docker.errors import DockerException, ImageNotFound
 from appliance.images.catalogue import BASE, Image, Source
 from appliance.images.errors import BuildError
 from appliance.images.process import run
-from appliance.images.wheels import PIP, fetch, own_wheel
+from appliance.images.wheels import PIP, fetch, own_wheel, with_cuda
 from appliance.protocol.errors import Code
 
 SUITE = "bookworm"
@@ -99,11 +99,10 @@ class Builder:
             ids = {BASE: self._build_base(client)}
             for image in images:
                 self.say(f"{image.name}: wheels")
-                wheels = fetch(self.source.lock(image.name), self.cache / "wheels")
                 with self._context(image.name) as context:
+                    wheels = self._fetch(image, context / "lock")
                     for name in _SHARED:
                         shutil.copy(self.source.images / name, context)
-                    shutil.copy(self.source.lock(image.name), context / "lock")
                     (context / "wheels").mkdir()
                     for wheel in wheels:
                         shutil.copy(wheel, context / "wheels")
@@ -115,6 +114,19 @@ class Builder:
     def tag(self, name: str) -> str:
         """What Docker calls an image of ours."""
         return f"fedward/{name}:{self.source.version}"
+
+    def _fetch(self, image: Image, lock: Path) -> list[Path]:
+        """Write the lock that this image is built from, and fetch what it names."""
+        text = self.source.lock(image.name).read_text()
+        lock.write_text(text)
+        try:
+            return fetch(lock, self.cache / "wheels")
+        except BuildError:
+            if "+cpu" not in text:
+                raise
+            self.say(f"{image.name}: no torch without CUDA is served here; taking the one with it, gigabytes larger")
+            lock.write_text(with_cuda(text, self.source.lock("runner-gpu").read_text()))
+            return fetch(lock, self.cache / "wheels")
 
     def _build_base(self, client: docker.DockerClient) -> str:
         base_image = self.base_image

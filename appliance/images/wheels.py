@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -100,6 +101,19 @@ def fetch(lock: Path, folder: Path, python: str = CONTAINER_PYTHON) -> list[Path
         for wheel in wheels:
             (fresh / wheel.name).replace(wheel)
     return wheels
+
+
+def with_cuda(lock: str, gpu_lock: str) -> str:
+    """A lock in which torch is the registry's, with the CUDA libraries that it then wants; it runs without a GPU too."""
+    packages, gpu_packages = _packages(lock), _packages(gpu_lock)
+    wanted = {name: text for name, text in gpu_packages.items() if name == "torch" or name not in packages}
+    return "".join((packages | wanted).values())
+
+
+def _packages(lock: str) -> dict[str, str]:
+    """A lock's text by package."""
+    entries = re.split(r"^(?=[a-z0-9])", lock, flags=re.MULTILINE)
+    return {entry.split("==")[0]: entry for entry in entries if "==" in entry}
 
 
 def own_wheel(source: Source, folder: Path) -> Path:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -42,6 +42,17 @@ def reading_engine(path: Path) -> sa.Engine:
     engine = sa.create_engine(_uri(path, "ro"), connect_args={"check_same_thread": False})
     sa.event.listen(engine, "connect", lambda connection, _record: connection.execute("PRAGMA busy_timeout=10000"))
     return engine
+
+
+def settle(path: Path) -> None:
+    """Leave a store that its only writer has closed as one file.
+
+    Readers who cannot write its folder could not make what a write-ahead log needs beside it. A reader that is at work
+    keeps the log, and so does a disk that takes no more: then all is as after a crash.
+    """
+    address = f"file:{quote(str(path))}?mode=rw"
+    with suppress(sqlite3.DatabaseError), closing(sqlite3.connect(address, uri=True)) as store:
+        store.execute("PRAGMA journal_mode=DELETE")
 
 
 @contextmanager

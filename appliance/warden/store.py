@@ -22,7 +22,7 @@ from alembic.util import CommandError
 
 from appliance.protocol.errors import Code, FedWardError, takes_no_more
 from appliance.transport import mailbox
-from appliance.transport.sqlite import durable_engine, writing
+from appliance.transport.sqlite import durable_engine, settle, writing
 
 FILE_NAME = "node.db"
 
@@ -307,6 +307,7 @@ class Store:
                 return
             self._is_closed = True
             self.engine.dispose()
+            settle(self.path)  # the GUI reads it from where it cannot write
             os.close(self._lock_file)
 
 

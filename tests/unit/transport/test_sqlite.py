@@ -10,7 +10,7 @@ import psutil
 import pytest
 import sqlalchemy as sa
 
-from appliance.transport.sqlite import Statement, durable_engine, reading_engine, writing
+from appliance.transport.sqlite import Statement, durable_engine, reading_engine, settle, writing
 
 
 @pytest.fixture
@@ -128,6 +128,31 @@ def test_a_reader_works_while_the_writer_is_down(engine: sa.Engine, path: Path) 
     engine.dispose()
     reader = reading_engine(path)
     assert count(reader) == 1
+    reader.dispose()
+
+
+def test_a_store_that_was_settled_is_read_where_nothing_can_be_written(engine: sa.Engine, path: Path) -> None:
+    """The GUI's container mounts the store read-only, and history must be there while the warden is not."""
+    with writing(engine) as connection:
+        connection.exec_driver_sql("INSERT INTO t VALUES (1)")
+    engine.dispose()
+    settle(path)
+    journal = path.read_bytes()[18:20]  # the file format's write and read version: 1 without a write-ahead log, 2 with
+
+    assert journal == b"\1\1"
+
+
+def test_settling_waits_for_no_reader(engine: sa.Engine, path: Path) -> None:
+    """A page that is open in the GUI neither fails nor keeps the warden from ending."""
+    with writing(engine) as connection:
+        connection.exec_driver_sql("INSERT INTO t VALUES (1)")
+    reader = reading_engine(path)
+    with reader.connect() as connection:
+        connection.exec_driver_sql("SELECT * FROM t")
+        engine.dispose()
+        settle(path)
+
+        assert connection.exec_driver_sql("SELECT count(*) FROM t").scalar_one() == 1
     reader.dispose()
 
 

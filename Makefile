@@ -9,7 +9,7 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13 python3.14; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 
-.PHONY: help demo test lint bench pages soak docs fuzz defences translations screenshots clean packages
+.PHONY: help demo test lint bench pages soak docs fuzz defences translations screenshots roles molecule clean packages
 
 help: ## Say what there is
 	@echo "FedWard: make TARGET"
@@ -47,6 +47,12 @@ translations: $(VENV)/.dev ## Bring new texts of the GUI into its catalogues, an
 
 screenshots: packages $(VENV)/.dev ## Make a picture of every page of the GUI, in both themes and two widths, into screenshots/
 	$(VENV)/bin/python -m tests.browser.screenshots
+
+roles: $(VENV)/.dev ## Write the roles' READMEs from their argument specs
+	$(VENV)/bin/python -m tests.roles_readme
+
+molecule: $(VENV)/.dev ## Try every role on test hosts, needs root and Docker; SUITE=trixie for Debian 13, ROLES="firewall" for some
+	$(VENV)/bin/python -m tests.molecule.run $(ROLES)
 
 clean: ## Remove what was built here; the virtual environment as well
 	rm -rf $(VENV) build dist docs/_build demo-run screenshots .cache bench-results.json bench-gui-results.json .pytest_cache \

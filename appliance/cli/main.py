@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from importlib.metadata import version as installed_version
 
 import structlog
 import typer
 
-from appliance.cli import demo, doctor, gui, network, node, vpn
 from appliance.protocol.logs import ErrorStreamLogger
 
 app = typer.Typer(
@@ -23,12 +23,29 @@ app = typer.Typer(
         "On any host of a site: **fedward vpn --help**."
     ),
 )
-app.add_typer(node.app, name="node")
-app.add_typer(gui.app, name="gui")
-app.add_typer(network.app, name="network")
-app.add_typer(vpn.app, name="vpn")
-app.command("demo")(demo.demo)
-app.command("doctor")(doctor.doctor)
+GROUPS = ("node", "gui", "network", "vpn")
+COMMANDS = ("demo", "doctor")
+
+
+def _add(name: str) -> None:
+    """Add the command or group ``name``, unless a library that only it needs is not installed here.
+
+    A hub's fedward carries no learning library, a researcher's none of the GUI's.
+    """
+    try:
+        module = import_module(f"appliance.cli.{name}")
+    except ModuleNotFoundError as missing:
+        if (missing.name or "").startswith(("appliance", "node_gui", "researcher_kit", "secagg_mpc")):
+            raise
+        return
+    if name in GROUPS:
+        app.add_typer(module.app, name=name)
+    else:
+        app.command(name)(getattr(module, name))
+
+
+for _name in (*GROUPS, *COMMANDS):
+    _add(_name)
 
 
 @app.callback()

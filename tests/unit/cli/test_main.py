@@ -1,0 +1,23 @@
+"""The command ``fedward`` as a whole."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+WITHOUT = (
+    "import sys; sys.modules.update(dict.fromkeys({names!r})); from appliance.cli.main import app; app(['--help'])"
+)
+
+
+def test_a_host_without_a_groups_libraries_has_the_other_groups() -> None:
+    """A hub carries no learning library and no GUI, and needs its VPN commands all the same."""
+    names = ["torch", "landlockpy", "numpy", "sqlalchemy", "django", "flask"]
+
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT.format(names=names)], capture_output=True, text=True, timeout=60, check=False
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert "│ vpn " in done.stdout
+    assert "│ node " not in done.stdout

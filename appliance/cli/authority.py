@@ -17,6 +17,7 @@ from appliance.enrolment.authority_home import AuthorityHome
 from appliance.enrolment.errors import EnrolmentError
 from appliance.enrolment.joining import JoinAnswer, JoinRequest, answer_to
 from appliance.enrolment.operator import locked
+from appliance.enrolment.revocation import publish_list
 from appliance.protocol.errors import ConfigurationError
 from appliance.protocol.files import replace_file
 from appliance.protocol.home import Endpoint
@@ -82,6 +83,20 @@ def issue(
         if answer_text != held_text:
             replace_file(out, answer_text)
     print_changed(answer_text != held_text)
+
+
+@app.command()
+@explained
+def crl(
+    home: Home,
+    out: Annotated[Path, typer.Option(help="Where Mosquitto and nginx read it; public.")],
+) -> None:
+    """Write the list of certificates that open no more lines; 'fedward hub enforce' does so, too.
+
+    Prints 'changed' or 'unchanged'. The list holds for 400 days, and is signed anew when half of that is over.
+    """
+    with locked(home):
+        print_changed(publish_list(home, out))
 
 
 def _key(text: str) -> str:

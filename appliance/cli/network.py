@@ -39,15 +39,30 @@ def serve(
     home: Home,
     host: Annotated[str, typer.Option(help="The address to listen on; behind a VPN, the VPN's.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 takes any free one.")] = 8443,
+    socket: Annotated[
+        Path | None, typer.Option(help="A Unix socket to listen on instead, behind a web server that sees to TLS.")
+    ] = None,
+    socket_mode: Annotated[
+        str, typer.Option(help="The socket's permissions; its group is its setgid folder's.")
+    ] = "0660",
 ) -> None:
     """Serve the REST interface until SIGTERM.
 
     Only TLS 1.3 with a certificate of the consortium's authority gets in. The port stands in HOME/run/rest.port as
     soon as connections are accepted.
+
+    With --socket it is plain HTTP on that socket: the web server before it must let in TLS 1.3 with such a certificate
+    only. Who calls is told by the bearer token, as ever.
+
+    A newer HOME/register.jws, in the operator's signature, counts from the next call on.
     """
     from appliance.network.serve import serve as run
+    from appliance.network.serve import serve_socket
 
-    run(home, host, port)
+    if socket is None:
+        run(home, host, port)
+    else:
+        serve_socket(home, socket.absolute(), mode=_mode(socket_mode))
 
 
 @register_app.command("import")
@@ -121,6 +136,16 @@ def audit_export(
     except OSError as error:
         raise ConfigurationError(f"{out}: {error.strerror}.") from error
     typer.echo(f"Written to {out}.")
+
+
+def _mode(text: str) -> int:
+    try:
+        mode = int(text, 8)
+    except ValueError:
+        mode = -1
+    if not 0 <= mode <= 0o777:
+        raise FedWardError(f"'{text}' is no file mode.", code=Code.ARGUMENT_INVALID, remedy="Write it as 0660.")
+    return mode
 
 
 def _open(home: Path) -> None:

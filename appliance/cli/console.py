@@ -40,6 +40,11 @@ def explained(command: Callable[_P, _R]) -> Callable[_P, _R]:
     return run
 
 
+def print_changed(is_changed: bool) -> None:
+    """The first line of a command that changes something, for the roles that call it."""
+    typer.echo("changed" if is_changed else "unchanged")
+
+
 def print_table(title: str, columns: Iterable[str], lines: Iterable[Iterable[object]]) -> None:
     """A table, as wide as the terminal or, in a pipe, as wide as it needs."""
     table = Table(title=visible(title), title_justify="left", title_style="bold")

@@ -20,10 +20,12 @@ app = typer.Typer(
         "Start with **fedward demo**: four real hospitals on this machine, in two minutes.\n\n"
         "At a hospital: **fedward node --help** and **fedward gui --help**. "
         "At the network host: **fedward network --help**. "
-        "On any host of a site: **fedward vpn --help**."
+        "The operator: **fedward operator --help** and **fedward member --help**. "
+        "On any host of a site: **fedward join --help** and **fedward vpn --help**; "
+        "at its hub: **fedward authority --help** and **fedward hub --help**."
     ),
 )
-GROUPS = ("node", "gui", "network", "vpn")
+GROUPS = ("node", "gui", "network", "operator", "member", "join", "authority", "hub", "vpn")
 COMMANDS = ("demo", "doctor")
 
 

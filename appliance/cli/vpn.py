@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, ParamSpec, TypeVar
 
 import typer
 
-from appliance.cli.console import console, errors, explained, print_table, visible
+from appliance.cli.console import console, errors, explained, print_changed, print_table, visible
 from appliance.protocol.errors import Code, FedWardError
 from appliance.protocol.settings import read_settings
 from appliance.vpn.errors import VpnError
@@ -66,7 +66,7 @@ def keygen(home: Home = _HOME) -> None:
     from appliance.vpn.keys import make_private_key
 
     _, is_new = make_private_key(home / "private.key")
-    _print_changed(is_new)
+    print_changed(is_new)
 
 
 @app.command()
@@ -107,7 +107,7 @@ def admit(
         book = host.book()
         given, is_changed = book.admit(member, public_key, replace_key=replace_key, check=check)
         secret = None if check and is_changed else str(book.secret_file(book.entry(member)))
-    _print_changed(is_changed)
+    print_changed(is_changed)
     typer.echo(json.dumps({"addresses": [str(address) for address in given], "preshared_key_file": secret}))
 
 
@@ -205,12 +205,8 @@ def _change(home: Path, member: str, state: PeerState) -> None:
         _print_outcome(host.change_state(member, state))
 
 
-def _print_changed(is_changed: bool) -> None:
-    typer.echo("changed" if is_changed else "unchanged")
-
-
 def _print_outcome(outcome: Outcome) -> None:
-    _print_changed(bool(outcome.changes))
+    print_changed(bool(outcome.changes))
     for change in outcome.changes:
         typer.echo(change)
     _warn(outcome.warnings)

@@ -2,13 +2,18 @@
 
 Who a member is stands in the membership register, in the operator's signature; so this authority may live
 online. Names in a certificate come from the operator's word, never from the request's.
+
+FOLDER/
+ca-key.pem      0600, made here, never copied
+ca.pem          what members pin
+issued.jsonl    a line for each certificate, written before it is handed out
 """
 
 from __future__ import annotations
 
 import datetime as dt
+import fcntl
 import ipaddress
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,21 +24,46 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from appliance.enrolment.errors import EnrolmentError
 from appliance.protocol.errors import Code, ConfigurationError
 from appliance.protocol.files import replace_file, sync_folder
-from appliance.protocol.keys import require_secret, write_secret
+from appliance.protocol.keys import require_secret, thumbprint, write_secret
+from appliance.protocol.register import MemberState, Register
 
 AUTHORITY_DAYS = 3650
 DEFAULT_DAYS = 30
+CRL_DAYS = 400  # an overdue list would shut everybody out; it is signed anew when half of this is over
 _CLOCK_SKEW = dt.timedelta(days=1)  # a member whose clock runs late may use its certificate at once
 
 TransportKey = ec.EllipticCurvePrivateKey
 
 
+class Issued(BaseModel):
+    """What is noted of a certificate.
+
+    Attributes:
+        serial: In hexadecimal.
+        member: The common name.
+        key: The thumbprint of the identity key by which the member asked; empty if that is not known.
+        names: Under which the member serves.
+        at: When it was issued.
+        until: When it ends.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    serial: str
+    member: str
+    key: str = ""
+    names: tuple[str, ...] = ()
+    at: dt.datetime
+    until: dt.datetime
+
+
 class Authority:
-    """Issues certificates from ``folder``, which holds ca.pem, ca-key.pem (0600) and the list of what was issued."""
+    """Issues certificates, and lists those that open no more, from ``folder``."""
 
     def __init__(self, folder: Path, key: TransportKey, certificate: x509.Certificate) -> None:
         self._folder = folder
@@ -65,12 +95,22 @@ class Authority:
         """What members pin."""
         return _pem(self._certificate)
 
-    def issue(self, csr_pem: str, member_id: str, *, names: Sequence[str] = (), days: int = DEFAULT_DAYS) -> str:
+    def issue(
+        self,
+        csr_pem: str,
+        member_id: str,
+        *,
+        identity: str = "",
+        names: Sequence[str] = (),
+        days: int = DEFAULT_DAYS,
+    ) -> str:
         """A certificate in PEM form for the key in a signing request.
 
         Args:
             csr_pem: PKCS #10 request; only its key is used, and only if it proves that its maker holds it.
             member_id: The common name, which the broker takes as the user name.
+            identity: The identity key by which the member asked: once another takes its place in the register, the
+                certificate opens no more.
             names: DNS names and IP addresses under which the member serves; without any it is a client only.
             days: How long the certificate lasts.
 
@@ -91,20 +131,163 @@ class Authority:
             alternatives = x509.SubjectAlternativeName([_general_name(name) for name in names])
             builder = builder.add_extension(alternatives, critical=False)
         certificate = builder.sign(self._key, hashes.SHA256())
-        self._record(certificate, member_id)
+        self._record(certificate, member_id, identity, names)
         return _pem(certificate)
 
-    def _record(self, certificate: x509.Certificate, member_id: str) -> None:
-        """Noted before it is handed out, so that a revocation finds every serial number."""
-        line = {
-            "serial": format(certificate.serial_number, "x"),
-            "member": member_id,
-            "until": certificate.not_valid_after_utc.isoformat(),
+    def opens(self, certificate_pem: str, register: Register) -> bool:
+        """Whether a certificate is this authority's and opens lines; raises ValueError if it is none."""
+        certificate = x509.load_pem_x509_certificate(certificate_pem.encode())
+        try:
+            certificate.verify_directly_issued_by(self._certificate)
+        except (ValueError, TypeError, InvalidSignature):
+            return False
+        return certificate.serial_number not in self.closed(register)
+
+    def issued(self) -> list[Issued]:
+        """What was issued, the oldest first.
+
+        Raises:
+            ConfigurationError: The list cannot be read: without it nobody could be shut out.
+        """
+        path = self._folder / "issued.jsonl"
+        if not path.exists():
+            return []
+        # A line without its end was cut off by a crash, before its certificate was handed out.
+        whole = path.read_text().rpartition("\n")[0]
+        try:
+            return [Issued.model_validate_json(line) for line in whole.splitlines()]
+        except ValidationError as error:
+            raise ConfigurationError(f"{path}: a line is not as it was written.") from error
+
+    def closed(self, register: Register) -> dict[int, x509.ReasonFlags]:
+        """The serial numbers that open no more lines, with the reasons: of members that may not act, and of old keys.
+
+        Args:
+            register: The one in force.
+        """
+        now = dt.datetime.now(dt.UTC)
+        return {
+            int(each.serial, 16): reason
+            for each in self.issued()
+            if each.until > now and (reason := _why_closed(each, register)) is not None
         }
-        with (self._folder / "issued.jsonl").open("a") as file:
-            file.write(json.dumps(line) + "\n")
+
+    def revocation_list(self, register: Register, held_pem: str = "") -> str:
+        """The certificate revocation list in PEM form (RFC 5280, section 5).
+
+        Args:
+            register: The one in force.
+            held_pem: The list as it was; returned as it is if it still holds.
+        """
+        closed, now = self.closed(register), dt.datetime.now(dt.UTC).replace(microsecond=0)
+        if self._still_holds(held_pem, closed, now):
+            return held_pem
+        builder = (
+            x509.CertificateRevocationListBuilder()
+            .issuer_name(self._certificate.subject)
+            .last_update(now - _CLOCK_SKEW)
+            .next_update(now + dt.timedelta(days=CRL_DAYS))
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
+            .add_extension(x509.CRLNumber(int(now.timestamp())), critical=False)
+        )
+        for serial, reason in sorted(closed.items()):
+            entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(now)
+            builder = builder.add_revoked_certificate(
+                entry.add_extension(x509.CRLReason(reason), critical=False).build()
+            )
+        return builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode("ascii")
+
+    def _still_holds(self, pem: str, closed: dict[int, x509.ReasonFlags], now: dt.datetime) -> bool:
+        """What is listed beyond need, of certificates that have ended, waits until there is another reason."""
+        try:
+            held = x509.load_pem_x509_crl(pem.encode())
+        except ValueError:
+            return False
+        ends = held.next_update_utc
+        if not held.is_signature_valid(self._key.public_key()) or ends is None:
+            return False
+        ended = {int(each.serial, 16) for each in self.issued() if each.until <= now}
+        listed = listed_serials(pem)
+        is_same = {serial: reason for serial, reason in listed.items() if serial not in ended} == closed
+        return is_same and ends - now > dt.timedelta(days=CRL_DAYS / 2)
+
+    def _record(self, certificate: x509.Certificate, member_id: str, identity: str, names: Sequence[str]) -> None:
+        """Noted before it is handed out, so that a revocation finds every serial number."""
+        line = Issued(
+            serial=format(certificate.serial_number, "x"),
+            member=member_id,
+            key=thumbprint(identity) if identity else "",
+            names=tuple(names),
+            at=dt.datetime.now(dt.UTC),
+            until=certificate.not_valid_after_utc,
+        )
+        with (self._folder / "issued.jsonl").open("a+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.seek(0)
+            file.truncate(file.read().rfind(b"\n") + 1)  # a line that a crash cut off
+            file.write(line.model_dump_json().encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
+
+
+def listed_serials(crl_pem: str) -> dict[int, x509.ReasonFlags]:
+    """The serial numbers on a revocation list in PEM form, with the reasons; none for a text that is no such list."""
+    try:
+        entries = x509.load_pem_x509_crl(crl_pem.encode())
+    except ValueError:
+        return {}
+    return {
+        entry.serial_number: entry.extensions.get_extension_for_class(x509.CRLReason).value.reason for entry in entries
+    }
+
+
+def is_due(certificate_pem: str) -> bool:
+    """Whether less than a third of a certificate's life is left; raises ValueError if it is none."""
+    end = x509.load_pem_x509_certificate(certificate_pem.encode()).not_valid_after_utc
+    return end - dt.datetime.now(dt.UTC) < (end - issued_at(certificate_pem)) / 3
+
+
+def issued_at(certificate_pem: str) -> dt.datetime:
+    """When a certificate of ours was issued; raises ValueError if it is none."""
+    return x509.load_pem_x509_certificate(certificate_pem.encode()).not_valid_before_utc + _CLOCK_SKEW
+
+
+def serves_as(certificate_pem: str) -> tuple[str, ...]:
+    """The names and addresses in a certificate, in its order; raises ValueError if it is none."""
+    certificate = x509.load_pem_x509_certificate(certificate_pem.encode())
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return ()
+    return tuple(str(name.value) for name in names)
+
+
+def canonical(names: Sequence[str]) -> tuple[str, ...]:
+    """Names as ``serves_as`` gives them."""
+    return tuple(str(_general_name(name).value) for name in names)
+
+
+def is_for(csr_pem: str, key: TransportKey) -> bool:
+    """Whether a signing request is for ``key``."""
+    try:
+        return x509.load_pem_x509_csr(csr_pem.encode()).public_key() == key.public_key()
+    except ValueError:
+        return False
+
+
+def is_certificate_for(certificate_pem: str, csr_pem: str) -> bool:
+    """Whether a certificate has the key of a signing request; raises ValueError if either is none."""
+    request = x509.load_pem_x509_csr(csr_pem.encode())
+    return x509.load_pem_x509_certificate(certificate_pem.encode()).public_key() == request.public_key()
+
+
+def _why_closed(issued: Issued, register: Register) -> x509.ReasonFlags | None:
+    member = register.find(issued.member)
+    if member is None or member.state is MemberState.REVOKED:
+        return x509.ReasonFlags.privilege_withdrawn
+    if issued.key and issued.key != thumbprint(member.identity):
+        return x509.ReasonFlags.superseded
+    return x509.ReasonFlags.certificate_hold if member.state is MemberState.SUSPENDED else None
 
 
 def open_transport_key(path: Path) -> TransportKey:

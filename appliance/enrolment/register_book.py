@@ -29,6 +29,7 @@ class RegisterBook:
 
     Raises:
         ConfigurationError: The register at ``path`` is not signed by this operator.
+        EnrolmentError: It is another consortium's.
     """
 
     def __init__(
@@ -39,6 +40,11 @@ class RegisterBook:
         self._consortium = consortium
         self._clock = clock
         self._issued = open_register(path.read_text(), self.operator_identity) if path.exists() else None
+        if self._issued is not None and self._issued.consortium != consortium:
+            raise EnrolmentError(
+                f"{path} is the register of '{self._issued.consortium}', not of '{consortium}'.",
+                remedy="Choose another folder, or keep the consortium's name.",
+            )
         self._members = {member.id: member for member in (self._issued.members if self._issued else ())}
 
     @property
@@ -46,26 +52,46 @@ class RegisterBook:
         """The operator's public identity key, which every member pins at joining."""
         return self._operator.public.identity
 
+    @property
+    def register(self) -> Register:
+        """What was issued last; raises EnrolmentError if nothing was."""
+        if self._issued is None:
+            raise EnrolmentError("No register was issued yet.", remedy="Issue it first.")
+        return self._issued
+
     def find(self, member_id: str) -> Member | None:
         """The member as it would stand in the next version."""
         return self._members.get(member_id)
 
+    def require(self, member_id: str) -> Member:
+        """The same; raises EnrolmentError if there is none."""
+        member = self._members.get(member_id)
+        if member is None:
+            raise EnrolmentError(f"'{member_id}' is not in the register.", remedy="Choose one of the members listed.")
+        return member
+
     def add(self, member: Member) -> None:
-        """Note a new member. Adding one that is listed already, unchanged, does nothing.
+        """Note a new member, or a known one's new institution or contact. It stays suspended if it is.
 
         Raises:
-            EnrolmentError: The id is taken, by other keys or by a member that may not act.
+            EnrolmentError: The id is taken, by other keys, in another role, or by a member that is revoked.
         """
         known = self._members.get(member.id)
-        if known == member:
+        if known is None:
+            self._note(member)
             return
-        if known is not None:
+        if known.state is MemberState.REVOKED:
             raise EnrolmentError(
-                f"'{member.id}' is in the register already ({known.state}, key {known.kid.partition(':')[2][:8]}…) "
-                "with other particulars.",
-                remedy="Choose another id; a member that lost its keys is given new ones with a rotation.",
+                f"'{member.id}' is in the register already, and revoked.",
+                remedy="Leave it out; whoever joins anew needs another id.",
             )
-        self._note(member)
+        if (known.keys, known.role) != (member.keys, member.role):
+            raise EnrolmentError(
+                f"'{member.id}' is in the register already ({known.role}, key {known.kid.partition(':')[2][:8]}…) "
+                f"with {'other keys' if known.keys != member.keys else 'another role'}.",
+                remedy="If it lost its keys, give it these with 'fedward member rotate'; else choose another id.",
+            )
+        self._note(member.model_copy(update={"state": known.state}))
 
     def suspend(self, member_id: str) -> None:
         """Let the member do nothing until ``resume``."""
@@ -105,9 +131,7 @@ class RegisterBook:
 
     def _change(self, member_id: str, **changes: str | MemberState) -> None:
         """Every change is refused for a revoked member, but revoking it again."""
-        member = self._members.get(member_id)
-        if member is None:
-            raise EnrolmentError(f"'{member_id}' is not in the register.", remedy="Choose one of the members listed.")
+        member = self.require(member_id)
         if member.state is MemberState.REVOKED and changes != {"state": MemberState.REVOKED}:
             raise EnrolmentError(f"'{member_id}' is revoked.", remedy="Enrol the member anew, under another id.")
         self._note(_validated(member.model_dump() | changes, member_id))

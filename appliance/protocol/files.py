@@ -7,12 +7,18 @@ import secrets
 from pathlib import Path
 
 
-def replace_file(path: Path, content: str) -> None:
-    """Put ``content`` at ``path`` in one step that survives a power cut; makes the folder (0700) if need be."""
+def replace_file(path: Path, content: str, *, mode: int | None = None) -> None:
+    """Put ``content`` at ``path`` in one step that survives a power cut; makes the folder (0700) if need be.
+
+    Args:
+        mode: The file's mode; what the umask leaves if None.
+    """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         with fresh.open("x") as file:
+            if mode is not None:
+                os.fchmod(file.fileno(), mode)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

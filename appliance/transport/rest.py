@@ -187,6 +187,15 @@ class RestClient:
         """The membership register in the operator's signature; the caller checks it."""
         return self._answer("GET", "/register").text
 
+    def register_besides(self, sha256: str) -> str | None:
+        """The same, unless it is the one whose text has this hash (hex), which is not sent again."""
+        answer = self._answer("GET", "/register", headers={"If-None-Match": f'"{sha256}"'})
+        return None if answer.status_code == HTTPStatus.NOT_MODIFIED else answer.text
+
+    def certificate(self, request: Mapping[str, Any]) -> str:
+        """A further certificate for us, by the join request that we signed; the caller checks it."""
+        return str(self._object("POST", "/certificates", dict(request)).get("certificate"))
+
     def jobs_submit(self, job_id: str, *, spec: Any, mandate: str) -> dict[str, Any]:
         """Put a job into the federator's queue; the same id again finds the first one."""
         return self._object("POST", "/jobs", {"id": _uuid(job_id), "spec": spec, "mandate": mandate})
@@ -353,7 +362,8 @@ class _Line:
             raise _PassingError("the token was no longer accepted")
         if answer.status_code in _PASSING:
             raise _PassingError(f"it answered {answer.status_code}: {_refusal(answer).message}")
-        if answer.status_code >= HTTPStatus.MULTIPLE_CHOICES:  # a redirection is no answer of ours either
+        is_known = answer.status_code == HTTPStatus.NOT_MODIFIED and "If-None-Match" in (headers or {})
+        if answer.status_code >= HTTPStatus.MULTIPLE_CHOICES and not is_known:  # a redirection is no answer of ours
             raise _refusal(answer)
         return answer
 

@@ -104,7 +104,7 @@ def broker(
     Prints 'changed' or 'unchanged'.
     """
     files = TlsFiles(tls / "ca.pem", tls / "cert.pem", key)
-    wanted = Broker(tuple(address), port, files, folder / "acl", store, revoked=crl)
+    wanted = Broker(tuple(address), port, files, folder / "acl", store, crl=crl)
     print_changed(write_broker_files(folder, wanted, check=check))
 
 

@@ -19,8 +19,7 @@ from pathlib import Path
 from appliance.enrolment.authority import Authority, listed_serials
 from appliance.enrolment.authority_home import AuthorityHome
 from appliance.enrolment.errors import EnrolmentError
-from appliance.enrolment.operator import locked
-from appliance.protocol.files import replace_file
+from appliance.protocol.files import locked, replace_file
 from appliance.protocol.register import MemberState, Register
 from appliance.protocol.settings import read_settings, read_text
 

@@ -35,6 +35,7 @@ from appliance.protocol.register import Register, Role
 from appliance.protocol.topics import parse_topic
 from appliance.transport.mailbox import Mailbox
 from appliance.transport.mqtt import Arrived, Event, LinkDown, LinkUp
+from appliance.transport.register import RegisterPull
 from appliance.transport.sqlite import writing
 from researcher_kit.errors import ExperimentArgumentError, NetworkUnreachableError
 from researcher_kit.store import open_store
@@ -154,6 +155,8 @@ class Federation:
         except BaseException:  # a full disk, say
             self._link.close()
             raise
+        self._pull = RegisterPull(self.home, self.files)
+        self._pull.start()
         self._thread = threading.Thread(target=self._serve, name="fedward-researcher", daemon=True)
         self._thread.start()
 
@@ -171,6 +174,7 @@ class Federation:
         if self._is_closed:
             return
         self._is_closed = True
+        self._pull.close()
         self._link.wake()
         self._thread.join()
         self.files.close()
@@ -405,6 +409,7 @@ class Federation:
             _log.error("the store cannot be written", reason=str(error.__cause__ or error))
 
     def _on_link_up(self) -> None:
+        self._pull.ask()
         self._mailbox.repeat_all()
         with self._changed:
             self._publish([question for question in self._questions.values() if question.answer is None])

@@ -12,6 +12,7 @@ from appliance.protocol.envelope import Signer
 from appliance.protocol.home import MemberHome
 from appliance.protocol.messages import SealedFile
 from appliance.transport.mqtt import Event, MqttLink
+from appliance.transport.register import Source
 from appliance.transport.rest import RestClient
 
 
@@ -38,8 +39,8 @@ class Link(Protocol):
         """End a wait in ``receive``; any thread may call it."""
 
 
-class Files(Protocol):
-    """The parameter store, as ``RestClient`` reaches it."""
+class Files(Source, Protocol):
+    """The parameter store and the membership register, as ``RestClient`` reaches them."""
 
     def upload(
         self,

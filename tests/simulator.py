@@ -258,6 +258,9 @@ class MemoryFiles:
     def close(self) -> None:
         """Nothing to close."""
 
+    def register_besides(self, _sha256: str, **_: object) -> None:
+        """The register of a simulated consortium never changes."""
+
     def delete(self, upload_id: str) -> None:
         """Forget a file of ours."""
         upload = self.store.uploads.pop(upload_id, None)  # one that is gone already is no fault

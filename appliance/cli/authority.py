@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import Annotated
 
+import structlog
 import typer
 from pydantic import TypeAdapter, ValidationError
 
@@ -16,10 +17,13 @@ from appliance.enrolment.authority import DEFAULT_DAYS, Authority
 from appliance.enrolment.authority_home import AuthorityHome
 from appliance.enrolment.errors import EnrolmentError
 from appliance.enrolment.joining import JoinAnswer, JoinRequest, answer_to
-from appliance.enrolment.operator import locked
+from appliance.enrolment.renewal import RenewalDesk, inherited_socket
+from appliance.enrolment.renewal import serve as answer
+from appliance.enrolment.revocation import publish_list
 from appliance.protocol.errors import ConfigurationError
-from appliance.protocol.files import replace_file
+from appliance.protocol.files import locked, replace_file
 from appliance.protocol.home import Endpoint
+from appliance.protocol.logs import ErrorStreamLogger
 from appliance.protocol.settings import read_text
 
 app = typer.Typer(
@@ -82,6 +86,41 @@ def issue(
         if answer_text != held_text:
             replace_file(out, answer_text)
     print_changed(answer_text != held_text)
+
+
+@app.command()
+@explained
+def crl(
+    home: Home,
+    out: Annotated[Path, typer.Option(help="Where Mosquitto and nginx read it; public.")],
+) -> None:
+    """Write the list of certificates that open no more lines; 'fedward hub enforce' does so, too.
+
+    Prints 'changed' or 'unchanged'. The list holds for 400 days, and is signed anew when half of that is over.
+    """
+    with locked(home):
+        print_changed(publish_list(home, out))
+
+
+@app.command()
+@explained
+def serve(
+    home: Home,
+    socket_activated: Annotated[
+        bool, typer.Option("--socket-activated", help="Take the socket that systemd listens on.")
+    ] = False,
+) -> None:
+    """Renew members' certificates, for the REST service beside us, until SIGTERM.
+
+    Each request is checked against the register in HOME and the member's own signature; the REST service is not
+    believed. A member gets eight certificates a day at most.
+    """
+    if not socket_activated:
+        raise ConfigurationError(
+            "It listens on a socket of systemd's only.", remedy="Say --socket-activated, in a unit with a socket."
+        )
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("info"), logger_factory=ErrorStreamLogger)
+    answer(RenewalDesk(home), inherited_socket())
 
 
 def _key(text: str) -> str:

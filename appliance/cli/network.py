@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from appliance.cli.console import explained
+from appliance.cli.console import explained, print_changed
 from appliance.network.broker import Broker, write_broker_files
 from appliance.protocol import chain
 from appliance.protocol.errors import Code, ConfigurationError, FedWardError
@@ -41,15 +41,30 @@ def serve(
     home: Home,
     host: Annotated[str, typer.Option(help="The address to listen on; behind a VPN, the VPN's.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 takes any free one.")] = 8443,
+    socket: Annotated[
+        Path | None, typer.Option(help="A Unix socket to listen on instead, behind a web server that sees to TLS.")
+    ] = None,
+    socket_mode: Annotated[
+        str, typer.Option(help="The socket's permissions; its group is its setgid folder's.")
+    ] = "0660",
 ) -> None:
     """Serve the REST interface until SIGTERM.
 
     Only TLS 1.3 with a certificate of the consortium's authority gets in. The port stands in HOME/run/rest.port as
     soon as connections are accepted.
+
+    With --socket it is plain HTTP on that socket: the web server before it must let in TLS 1.3 with such a certificate
+    only. Who calls is told by the bearer token, as ever.
+
+    A newer HOME/register.jws, in the operator's signature, counts from the next call on.
     """
     from appliance.network.serve import serve as run
+    from appliance.network.serve import serve_socket
 
-    run(home, host, port)
+    if socket is None:
+        run(home, host, port)
+    else:
+        serve_socket(home, socket.absolute(), mode=_mode(socket_mode))
 
 
 @register_app.command("import")
@@ -76,7 +91,8 @@ def register_import(
 @explained
 def broker(
     folder: Annotated[Path, typer.Argument(help="Where mosquitto.conf and acl go.", file_okay=False)],
-    tls: Annotated[Path, typer.Option(help="The folder of ca.pem, cert.pem and crl.pem.", file_okay=False)],
+    tls: Annotated[Path, typer.Option(help="The folder of ca.pem and cert.pem.", file_okay=False)],
+    crl: Annotated[Path, typer.Option(help="The authority's list of revoked certificates.")],
     key: Annotated[Path, typer.Option(help="The certificate's private key.")],
     store: Annotated[Path, typer.Option(help="Where sessions survive a restart.", file_okay=False)],
     address: Annotated[list[str], typer.Option(help="An address to listen on; may be given several times.")],
@@ -88,8 +104,8 @@ def broker(
     Prints 'changed' or 'unchanged'.
     """
     files = TlsFiles(tls / "ca.pem", tls / "cert.pem", key)
-    wanted = Broker(tuple(address), port, files, folder / "acl", store, revoked=tls / "crl.pem")
-    typer.echo("changed" if write_broker_files(folder, wanted, check=check) else "unchanged")
+    wanted = Broker(tuple(address), port, files, folder / "acl", store, crl=crl)
+    print_changed(write_broker_files(folder, wanted, check=check))
 
 
 @app.command()
@@ -143,6 +159,16 @@ def audit_export(
     except OSError as error:
         raise ConfigurationError(f"{out}: {error.strerror}.") from error
     typer.echo(f"Written to {out}.")
+
+
+def _mode(text: str) -> int:
+    try:
+        mode = int(text, 8)
+    except ValueError:
+        mode = -1
+    if not 0 <= mode <= 0o777:
+        raise FedWardError(f"'{text}' is no file mode.", code=Code.ARGUMENT_INVALID, remedy="Write it as 0660.")
+    return mode
 
 
 def _open(home: Path) -> None:

@@ -95,6 +95,7 @@ def admit(
     replace_key: Annotated[
         bool, typer.Option("--replace-key", help="A known member has a new key: its machine was set up anew.")
     ] = False,
+    check: Check = False,
 ) -> None:
     """At the hub: enter a member in the register. 'apply' then lets it in.
 
@@ -104,10 +105,10 @@ def admit(
     host = _host(home)
     with host.locked():
         book = host.book()
-        addresses, is_changed = book.admit(member, public_key, replace_key=replace_key)
-        secret = book.secret_file(book.entry(member))
+        given, is_changed = book.admit(member, public_key, replace_key=replace_key, check=check)
+        secret = None if check and is_changed else str(book.secret_file(book.entry(member)))
     print_changed(is_changed)
-    typer.echo(json.dumps({"addresses": [str(address) for address in addresses], "preshared_key_file": str(secret)}))
+    typer.echo(json.dumps({"addresses": [str(address) for address in given], "preshared_key_file": secret}))
 
 
 @app.command()

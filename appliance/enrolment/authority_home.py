@@ -46,6 +46,13 @@ class AuthorityHome:
             replace_file(self.folder / "register.jws", text, mode=0o644)  # root writes it where a service reads it
         return register
 
+    def take_newer(self, text: str) -> Register:
+        """The same, by the operator's key that is pinned here; raises EnrolmentError if none is."""
+        pinned, _ = self._held()
+        if not pinned:
+            raise self._unused()
+        return self.take(text, pinned)
+
     def register(self) -> Register:
         """The register in force.
 
@@ -55,11 +62,14 @@ class AuthorityHome:
         """
         pinned, text = self._held()
         if not pinned or not text:
-            raise EnrolmentError(
-                f"{self.folder} knows no membership register.",
-                remedy="Issue the first certificate with 'fedward authority issue'.",
-            )
+            raise self._unused()
         return open_register(text, pinned)
+
+    def _unused(self) -> EnrolmentError:
+        return EnrolmentError(
+            f"{self.folder} knows no membership register.",
+            remedy="Issue the first certificate with 'fedward authority issue'.",
+        )
 
     def _held(self) -> tuple[str, str]:
         paths = (self.folder / "operator.pub", self.folder / "register.jws")

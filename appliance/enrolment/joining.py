@@ -35,7 +35,7 @@ from appliance.enrolment.authority import (
 )
 from appliance.enrolment.errors import EnrolmentError
 from appliance.enrolment.register_book import RegisterBook
-from appliance.protocol.files import replace_file, sync_folder
+from appliance.protocol.files import locked, replace_file, sync_folder
 from appliance.protocol.home import Endpoint, MemberSettings
 from appliance.protocol.jose import NotSignedError, read_jws, sign_text
 from appliance.protocol.keys import MemberKeys, thumbprint
@@ -274,6 +274,11 @@ def complete(home: Path, answer: JoinAnswer) -> bool:
         ConfigurationError: The register is not signed by the operator named.
     """
     _require_same_member(home, answer.id)
+    with locked(home):
+        return _complete(home, answer)
+
+
+def _complete(home: Path, answer: JoinAnswer) -> bool:
     keys = MemberKeys.load(home / "keys")
     register_text = _newest_register(home, answer, keys)
     transport_key = open_transport_key(home / "tls/key.pem")

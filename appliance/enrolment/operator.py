@@ -8,8 +8,6 @@ register.jws    the membership register: all that is public of all this
 
 from __future__ import annotations
 
-import fcntl
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +15,7 @@ from pathlib import Path
 from appliance.enrolment.errors import EnrolmentError
 from appliance.enrolment.joining import open_member_keys
 from appliance.enrolment.register_book import RegisterBook
-from appliance.protocol.files import replace_file
+from appliance.protocol.files import locked, replace_file
 from appliance.protocol.keys import MemberKeys
 from appliance.protocol.register import Member, Role, open_register
 from appliance.protocol.settings import read_text
@@ -82,14 +80,3 @@ def open_book(home: Path) -> Iterator[RegisterBook]:
         keys = MemberKeys.load(home / "keys")
         register = open_register(read_text(home / REGISTER_FILE), keys.public.identity)
         yield RegisterBook(home / REGISTER_FILE, keys, consortium=register.consortium)
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Alone with a folder, among those who ask."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

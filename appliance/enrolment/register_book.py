@@ -63,6 +63,13 @@ class RegisterBook:
         """The member as it would stand in the next version."""
         return self._members.get(member_id)
 
+    def require(self, member_id: str) -> Member:
+        """The same; raises EnrolmentError if there is none."""
+        member = self._members.get(member_id)
+        if member is None:
+            raise EnrolmentError(f"'{member_id}' is not in the register.", remedy="Choose one of the members listed.")
+        return member
+
     def add(self, member: Member) -> None:
         """Note a new member, or a known one's new institution or contact. It stays suspended if it is.
 
@@ -124,9 +131,7 @@ class RegisterBook:
 
     def _change(self, member_id: str, **changes: str | MemberState) -> None:
         """Every change is refused for a revoked member, but revoking it again."""
-        member = self._members.get(member_id)
-        if member is None:
-            raise EnrolmentError(f"'{member_id}' is not in the register.", remedy="Choose one of the members listed.")
+        member = self.require(member_id)
         if member.state is MemberState.REVOKED and changes != {"state": MemberState.REVOKED}:
             raise EnrolmentError(f"'{member_id}' is revoked.", remedy="Enrol the member anew, under another id.")
         self._note(_validated(member.model_dump() | changes, member_id))

@@ -31,7 +31,8 @@ class Broker:
         store: Where sessions survive a restart; None keeps them in memory alone.
         user: Whom a broker that root starts becomes; None leaves it to Mosquitto (``mosquitto``).
         log_file: Where it writes its log; None means standard error.
-        revoked: The authority's list of revoked certificates, which a reload reads anew.
+        crl: The list of certificates that open no more lines ('fedward authority crl'); it must be there at the start,
+            and is read again at each reload. None: there is none.
     """
 
     hosts: tuple[str, ...]
@@ -41,7 +42,7 @@ class Broker:
     store: Path | None = None
     user: str | None = None
     log_file: Path | None = None
-    revoked: Path | None = None
+    crl: Path | None = None
 
 
 def render_config(broker: Broker) -> str:
@@ -111,7 +112,7 @@ def _listener(broker: Broker, host: str) -> list[tuple[str, object]]:
         ("cafile", broker.tls.ca),
         ("certfile", broker.tls.certificate),
         ("keyfile", broker.tls.key),
-        *([("crlfile", broker.revoked)] if broker.revoked else []),
+        *([("crlfile", broker.crl)] if broker.crl else []),
         ("tls_version", "tlsv1.3"),
         ("require_certificate", "true"),
         ("use_identity_as_username", "true"),

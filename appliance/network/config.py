@@ -2,6 +2,7 @@
 
 HOME/
 network.toml    these settings
+register.jws    the membership register as the operator brought it; a newer one counts from the next call on
 secret.key      Django's secret (0600; made at the first start)
 tls/            ca.pem, cert.pem, key.pem (0600)
 store/          network.sqlite3, uploads/, parameters/
@@ -48,6 +49,7 @@ class NetworkConfig(ComponentSettings):
         workers: Processes that answer calls.
         threads: Calls that one process answers at once; a transfer holds one of them.
         patience_s: How long a connection may stand still in the middle of a call.
+        authority_socket: Where the transport authority listens for requests for further certificates.
     """
 
     model_config = SettingsConfigDict(env_prefix="FEDWARD_NETWORK__")
@@ -65,6 +67,7 @@ class NetworkConfig(ComponentSettings):
     workers: int = Field(default=1, ge=1, le=64)
     threads: int = Field(default=32, ge=2, le=512)
     patience_s: Seconds = 20
+    authority_socket: Path = Path("/run/fedward-authority.sock")
 
 
 def read_config(home: Path) -> NetworkConfig:

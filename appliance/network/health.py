@@ -12,6 +12,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from appliance.network.audit.models import AuditHead
+from appliance.network.members.selectors import register_version
 from appliance.network.schema import ERRORS
 
 
@@ -26,9 +27,10 @@ class HealthView(APIView):
 
         status = serializers.CharField()
         version = serializers.CharField()
+        register = serializers.IntegerField(help_text="The membership register's version; 0 before the first.")
 
     @extend_schema(responses={200: HealthOutput, **ERRORS})
     def get(self, request: Request) -> Response:  # noqa: ARG002 - the framework's signature
         """Answers when the database does."""
         AuditHead.objects.get(id=1)
-        return Response({"status": "ok", "version": version("fedward")})
+        return Response({"status": "ok", "version": version("fedward"), "register": register_version()})

@@ -1,4 +1,7 @@
-"""Runs the network host's REST service: gunicorn, TLS 1.3, client certificates required."""
+"""Runs the network host's REST service: gunicorn, TLS 1.3, client certificates required.
+
+Behind a web server that sees to TLS it listens on a Unix socket instead. Either way the bearer token tells who calls.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,7 @@ from gunicorn.app.base import BaseApplication
 from appliance.network.config import NetworkConfig, read_config, tls_files
 from appliance.network.logs import LOGGING, use_structured_logs
 from appliance.protocol.errors import ConfigurationError
+from appliance.protocol.files import replace_file
 from appliance.protocol.home import TlsFiles
 from appliance.protocol.keys import require_secret
 
@@ -48,17 +52,61 @@ def serve(home: Path, host: str = "127.0.0.1", port: int = 8443) -> None:
     Raises:
         ConfigurationError: A setting, a key or a certificate cannot be used.
     """
-    config = read_config(home)
-    if config.operator is None:
-        raise ConfigurationError(f"{home}/network.toml: operator: the operator's public key is missing.")
+    config = _require_config(home)
     files = tls_files(home)
     server_context(files, config.patience_s)  # before anything is started: a wrong file is best said at once
-    prepare(home)
-    migrate()
+    _make_ready(home)
     ready = home / READY_FILE
     ready.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     ready.unlink(missing_ok=True)
-    _Server(config, files, (host, port), ready).run()
+
+    def announce(arbiter: Any) -> None:
+        bound = arbiter.LISTENERS[0].getsockname()[1]
+        replace_file(ready, f"{bound}\n")
+        _log.info("network host is ready", host=host, port=bound)
+
+    tls = {
+        "certfile": str(files.certificate),
+        "keyfile": str(files.key),
+        "ssl_context": _Contexts(files, config.patience_s),
+    }
+    _Server(
+        config, {"bind": f"[{host}]:{port}" if ":" in host else f"{host}:{port}", **tls, "when_ready": announce}
+    ).run()
+
+
+def serve_socket(home: Path, path: Path, *, mode: int = 0o660) -> None:
+    """Serve plain HTTP on a Unix socket until SIGTERM, for a web server that sees to TLS 1.3 and certificates.
+
+    Args:
+        home: The network host's folder.
+        path: The socket; its folder must be there. Its group is the folder's where that has the setgid bit.
+        mode: The socket's permissions: whoever may write to it may call.
+
+    Raises:
+        ConfigurationError: A setting cannot be used, or the socket's folder is missing.
+    """
+    config = _require_config(home)
+    if not path.parent.is_dir():
+        raise ConfigurationError(f"{path.parent}: no such folder for the socket.")
+    _make_ready(home)
+    _Server(config, {"bind": f"unix:{path}", "umask": 0o777 & ~mode}).run()
+
+
+def _require_config(home: Path) -> NetworkConfig:
+    config = read_config(home)
+    if config.operator is None:
+        raise ConfigurationError(f"{home}/network.toml: operator: the operator's public key is missing.")
+    return config
+
+
+def _make_ready(home: Path) -> None:
+    prepare(home)
+    migrate()
+    from appliance.network.members.services import register_follow  # noqa: PLC0415 - after Django was set up
+
+    register_follow()
+    connections.close_all()  # no connection crosses a fork
 
 
 def prepare(home: Path) -> None:
@@ -153,18 +201,15 @@ class _Contexts:
 class _Server(BaseApplication):  # type: ignore[misc] # the library has no types
     """gunicorn without its command line and its configuration files."""
 
-    def __init__(self, config: NetworkConfig, files: TlsFiles, address: tuple[str, int], ready: Path) -> None:
+    def __init__(self, config: NetworkConfig, listener: dict[str, Any]) -> None:
         self._config = config
-        self._files = files
-        self._address = address
-        self._ready = ready
+        self._listener = listener
         super().__init__()
 
     def load_config(self) -> None:
         """Everything that differs from gunicorn's defaults."""
-        host, port = self._address
         settings = {
-            "bind": f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
+            **self._listener,
             "worker_class": "gthread",
             "workers": self._config.workers,
             "threads": self._config.threads,
@@ -173,13 +218,9 @@ class _Server(BaseApplication):  # type: ignore[misc] # the library has no types
             "graceful_timeout": GRACE_S,
             "keepalive": KEEP_ALIVE_S,
             "limit_request_field_size": MAX_HEADER_BYTES,
-            "certfile": str(self._files.certificate),
-            "keyfile": str(self._files.key),
-            "ssl_context": _Contexts(self._files, self._config.patience_s),
             "logconfig_dict": LOGGING,
             "control_socket_disable": True,
             "proc_name": "fedward-network",
-            "when_ready": self._announce,
             "post_worker_init": self._start_collecting,
         }
         for name, value in settings.items():
@@ -191,13 +232,6 @@ class _Server(BaseApplication):  # type: ignore[misc] # the library has no types
 
         get_resolver().check()
         return application
-
-    def _announce(self, arbiter: Any) -> None:
-        port = arbiter.LISTENERS[0].getsockname()[1]
-        fresh = self._ready.with_suffix(".new")
-        fresh.write_text(f"{port}\n")
-        fresh.replace(self._ready)
-        _log.info("network host is ready", host=self._address[0], port=port)
 
     def _start_collecting(self, _worker: Any) -> None:
         threading.Thread(target=self._collect, name="collect", daemon=True).start()

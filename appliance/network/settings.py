@@ -36,6 +36,7 @@ INSTALLED_APPS = [
     "appliance.network.audit",
 ]
 MIDDLEWARE = [
+    "appliance.network.members.middleware.RegisterMiddleware",
     "appliance.network.audit.middleware.AuditMiddleware",
     "django.middleware.security.SecurityMiddleware",
 ]

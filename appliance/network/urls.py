@@ -8,13 +8,14 @@ from drf_spectacular.views import SpectacularAPIView
 from appliance.network.audit.api import HeadView, LinesView
 from appliance.network.health import HealthView
 from appliance.network.jobs.api import CancelView, ClaimView, FailView, FinishView, JobsView, JobView
-from appliance.network.members.api import RegisterView
+from appliance.network.members.api import CertificatesView, RegisterView
 from appliance.network.parameters.api import ContentView, UploadsView, UploadView
 
 urlpatterns = [
     path("api/schema", SpectacularAPIView.as_view(), name="schema"),
     path("api/v1/health", HealthView.as_view(), name="health"),
     path("api/v1/register", RegisterView.as_view(), name="register"),
+    path("api/v1/certificates", CertificatesView.as_view(), name="certificates"),
     path("api/v1/uploads", UploadsView.as_view(), name="uploads"),
     path("api/v1/uploads/<uuid:upload_id>", UploadView.as_view(), name="upload"),
     path("api/v1/uploads/<uuid:upload_id>/content", ContentView.as_view(), name="content"),

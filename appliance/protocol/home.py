@@ -11,6 +11,7 @@ store/ spool/ run/ data/     as the component needs them
 
 from __future__ import annotations
 
+import hashlib
 import ssl
 import threading
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ import structlog
 from pydantic import BaseModel, ConfigDict, Field
 
 from appliance.protocol.errors import Code, ConfigurationError
+from appliance.protocol.files import locked, replace_file
 from appliance.protocol.keys import MemberKeys, require_secret
 from appliance.protocol.register import KeyText, MemberId, Register, open_register
 from appliance.protocol.settings import read_settings, read_text
@@ -115,6 +117,23 @@ class MemberHome:
         """The membership register, checked against the pinned operator key."""
         text = read_text(self.root / "register.jws")
         return open_register(text, self.settings.operator, newer_than=newer_than)
+
+    def register_digest(self) -> str:
+        """SHA-256 (hex) of the register's signed text, by which a network host knows whether we have its own."""
+        return hashlib.sha256(read_text(self.root / "register.jws").strip().encode()).hexdigest()
+
+    def take_register(self, text: str) -> bool:
+        """Put a newer register in the place of the one held; says whether it was newer. Processes take turns.
+
+        Raises:
+            ConfigurationError: Not signed by the pinned operator, or older than the one held.
+        """
+        with locked(self.root):
+            held = self.register()
+            is_newer = open_register(text, self.settings.operator, newer_than=held.version).version > held.version
+            if is_newer:
+                replace_file(self.root / "register.jws", text)
+        return is_newer
 
     def folder(self, name: str) -> Path:
         """A subfolder with mode 0700, made when it is missing."""

@@ -29,7 +29,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from appliance.protocol.home import Endpoint, TlsFiles
 from appliance.protocol.messages import BODIES
 from appliance.protocol.topics import inbox_filter, last_will_topic, presence_filter
-from appliance.transport.tls import client_context
+from appliance.transport.tls import ClientContexts
 
 KEEPALIVE_S = 20
 MAX_QUEUED = 10_000
@@ -96,7 +96,8 @@ class MqttLink:
             reconnect_on_failure=False,  # ours to do: paho would connect in the thread that reads
         )
         client = self._client
-        client.tls_set_context(client_context(tls))
+        self._contexts = ClientContexts(tls)
+        client.tls_set_context(self._contexts.current)
         client.will_set(last_will_topic(member_id), b"", qos=0, retain=False)
         client.max_queued_messages_set(MAX_QUEUED)  # counts those under way too; more is the mailbox's to repeat
         client.max_inflight_messages_set(200)
@@ -221,6 +222,8 @@ class MqttLink:
     def _connect(self) -> None:
         while not self._is_closing.wait(self._pause_s):
             self._pause_s = min(max(RECONNECT_MIN_S, 2 * self._pause_s), RECONNECT_MAX_S)
+            if (renewed := self._contexts.renewed()) is not None:
+                self._client._ssl_context = renewed  # noqa: SLF001 - paho takes one by its method only once
             try:
                 self._client.reconnect()
             except (OSError, ValueError) as error:

@@ -39,7 +39,7 @@ from appliance.protocol.errors import REMEDIES, Code, ConfigurationError, FedWar
 from appliance.protocol.home import TlsFiles
 from appliance.protocol.messages import SealedFile
 from appliance.transport.backoff import Backoff
-from appliance.transport.tls import client_context
+from appliance.transport.tls import ClientContexts
 
 GIVE_UP_S = 600.0
 CHUNK_BYTES = 256 << 10
@@ -187,9 +187,12 @@ class RestClient:
         """The membership register in the operator's signature; the caller checks it."""
         return self._answer("GET", "/register").text
 
-    def register_besides(self, sha256: str) -> str | None:
+    def register_besides(self, sha256: str, *, stop: threading.Event | None = None) -> str | None:
         """The same, unless it is the one whose text has this hash (hex), which is not sent again."""
-        answer = self._answer("GET", "/register", headers={"If-None-Match": f'"{sha256}"'})
+        asked = {"If-None-Match": f'"{sha256}"'}
+        answer = self._line.persist(
+            lambda: self._line.call("GET", "/register", headers=asked), Backoff(self._give_up_s, stop)
+        )
         return None if answer.status_code == HTTPStatus.NOT_MODIFIED else answer.text
 
     def certificate(self, request: Mapping[str, Any]) -> str:
@@ -380,12 +383,20 @@ class _Adapter(HTTPAdapter):
     """Connections over our own TLS context; TCP_NODELAY is the library's default."""
 
     def __init__(self, tls: TlsFiles) -> None:
-        self._context = client_context(tls)
+        self._contexts = ClientContexts(tls)
+        self._renewing = threading.Lock()
         super().__init__(pool_connections=1, pool_maxsize=_CONNECTIONS, max_retries=0)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         """Every connection uses the context; its check of the host's name stays on."""
-        super().init_poolmanager(*args, ssl_context=self._context, blocksize=CHUNK_BYTES, **kwargs)
+        super().init_poolmanager(*args, ssl_context=self._contexts.current, blocksize=CHUNK_BYTES, **kwargs)
+
+    def send(self, *args: Any, **kwargs: Any) -> requests.Response:
+        """Over fresh connections once the certificate was renewed; calls under way keep theirs."""
+        with self._renewing:
+            if self._contexts.renewed() is not None:
+                self.init_poolmanager(1, _CONNECTIONS)
+        return super().send(*args, **kwargs)
 
 
 class _Pump:

@@ -137,14 +137,17 @@ class PeerBook:
                 good[member] = peer
         return tuple(good[member] for member in sorted(good)), tuple(findings)
 
-    def admit(self, member: str, public_key: str, *, replace_key: bool = False) -> tuple[tuple[Address, ...], bool]:
+    def admit(
+        self, member: str, public_key: str, *, replace_key: bool = False, check: bool = False
+    ) -> tuple[tuple[Address, ...], bool]:
         """Enter a member, with the next free addresses and a fresh preshared key, and save.
 
         Args:
             replace_key: A known member has a new key: it keeps its addresses and gets a new preshared key.
+            check: Change nothing.
 
         Returns:
-            The member's addresses, and whether the register was changed.
+            The member's addresses, and whether the register was changed, or would be.
 
         Raises:
             PeerRefusedError: The id or the key cannot be taken, or belongs to another or to a revoked member.
@@ -161,7 +164,8 @@ class PeerBook:
         self._require_nobodys(member, public_key)
         if member not in self._members:
             addresses = self._plan.next_free(self._taken())
-            self._enter(member, addresses, public_key, old=None)
+            if not check:
+                self._enter(member, addresses, public_key, old=None)
             return addresses, True
         known = self.entry(member)
         if known.state is PeerState.REVOKED:
@@ -173,7 +177,8 @@ class PeerBook:
                 f"'{member}' has another public key in the register.",
                 remedy="If its machine was set up anew, say --replace-key; else somebody else asks in its name.",
             )
-        self._enter(member, known.addresses, public_key, old=known)
+        if not check:
+            self._enter(member, known.addresses, public_key, old=known)
         return known.addresses, True
 
     def set_state(self, member: str, state: PeerState) -> bool:

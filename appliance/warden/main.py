@@ -19,6 +19,7 @@ from appliance.protocol.messages import Heartbeat
 from appliance.protocol.register import CONSORTIUM, Role
 from appliance.transport.mailbox import Mailbox
 from appliance.transport.mqtt import Arrived, LinkUp, MqttLink
+from appliance.transport.register import RegisterPull
 from appliance.transport.rest import RestClient
 from appliance.warden.approval import PlanBook
 from appliance.warden.audit import AuditLog
@@ -62,6 +63,7 @@ class Warden:
         audit, egress = AuditLog(), EgressLog()
         policy = Policy(store, config.consortium_policy)
         endpoint = home.settings.endpoints[0]
+        rest = RestClient(endpoint.rest_url, home.tls, signer)
         self._link = MqttLink(
             endpoint,
             member_id=home.member_id,
@@ -78,12 +80,13 @@ class Warden:
             datasets=DatasetBook(config.data_folder, audit),
             plans=PlanBook(policy, audit),
             mailbox=Mailbox(store.engine, signer, register, self._publish),
-            rest=RestClient(endpoint.rest_url, home.tls, signer),
+            rest=rest,
             runner=RunnerClient(config.runner_socket),
             spool=home.folder("spool"),
             is_connected=lambda: self._link.is_up,
             config=config,
         )
+        self._pull = RegisterPull(home, rest, self._link.wake)
         self._queue = RoundQueue(self._services, config.concurrent_rounds, on_step)
         self._desk = Desk(self._services, self._queue)
         self._governance = GovernanceServer(Governance(self._services, self._queue), root / SOCKET_NAME)
@@ -93,6 +96,7 @@ class Warden:
         self._note("node.started")
         self._governance.start()
         self._queue.start()
+        self._pull.start()
         self._link.open()
         ready = self._root / READY_FILE
         ready.write_text(f"{os.getpid()}\n")
@@ -115,11 +119,12 @@ class Warden:
                 self._desk.handle(event)
             elif isinstance(event, LinkUp):
                 self._services.contact_at = time.time()
+                self._pull.ask()
                 self._services.mailbox.repeat_all()
                 self._next_heartbeat = 0.0
+        self._take_register()
         self._services.mailbox.repeat_due()
         if time.monotonic() >= self._next_heartbeat:
-            self._take_register()
             self._beat()
 
     def _take_register(self) -> None:
@@ -162,6 +167,7 @@ class Warden:
             _log.error("the store takes nothing; trying again", reason=error.message)
 
     def _close(self) -> None:
+        self._pull.close()
         self._governance.close()
         self._queue.close()
         self._link.close()

@@ -2,7 +2,8 @@
 
 A call that changed something is told by that change's own line, which was committed together with it; any other call,
 and each that failed, is told here. A call whose line cannot be written is answered with an error: all calls may be
-repeated. Only the health check leaves no line, for it tells nothing and comes all the time.
+repeated. Only the health check leaves no line, and a look at a register that has not changed: they tell nothing and
+come all the time.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class AuditMiddleware:
         finally:
             current_call.reset(token)
         match = request.resolver_match
-        if match and match.url_name in UNLOGGED:
+        if (match and match.url_name in UNLOGGED) or response.status_code == HTTPStatus.NOT_MODIFIED:
             return response
         if isinstance(response, StreamingHttpResponse):
             chunks = cast("Iterator[bytes]", response.streaming_content)  # nothing here is asynchronous

@@ -36,6 +36,11 @@ def register_text() -> str:
     return _current().text
 
 
+def register_version() -> int:
+    """Its version; 0 if none was imported yet."""
+    return RegisterVersion.objects.order_by("-version").values_list("version", flat=True).first() or 0
+
+
 def operator_key() -> str:
     """The operator's pinned key; raises ConfigurationError."""
     key: str | None = settings.FEDWARD.operator
@@ -46,8 +51,8 @@ def operator_key() -> str:
 
 def _current() -> _Opened:
     global _opened  # noqa: PLW0603 - a cache
-    version = RegisterVersion.objects.order_by("-version").values_list("version", flat=True).first()
-    if version is None:
+    version = register_version()
+    if version == 0:
         raise RegisterMissingError(
             "The network host has no membership register yet.",
             remedy="The operator imports it: 'fedward network register import FILE'.",

@@ -13,7 +13,8 @@ ADDRESSES = ("--address", "100.80.0.1", "--address", "fd00::1")
 
 def say(folder: Path, *words: str) -> str:
     """The command's words."""
-    places = ("--tls", "/etc/fedward/tls", "--key", "/run/key.pem", "--store", "/var/lib/fedward/broker")
+    servers = ("--tls", "/etc/fedward/tls", "--crl", "/etc/fedward/crl.pem", "--key", "/run/key.pem")
+    places = (*servers, "--store", "/var/lib/fedward/broker")
     return CliRunner().invoke(app, ["network", "broker", str(folder), *places, *ADDRESSES, *words]).stdout
 
 

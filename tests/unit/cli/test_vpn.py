@@ -135,3 +135,15 @@ def test_hosts_without_wireguard_need_no_package_for_it() -> None:
 def test_the_hubs_addresses_are_printed_before_it_is_up(home: Path) -> None:
     """The roles of the services there ask for them."""
     assert say(home, "addresses").stdout == "100.80.0.1\n"
+
+
+def test_who_would_be_admitted_is_asked_without_admitting(home: Path) -> None:
+    """For a playbook in check mode: with a member's addresses, and without a key's file."""
+    say(home, "keygen")
+    asked = say(home, "admit", "north", NORTH.public, "--check")
+
+    assert asked.stdout.splitlines()[0] == "changed"
+    assert json.loads(asked.stdout.splitlines()[1]) == {"addresses": ["100.80.0.2"], "preshared_key_file": None}
+    assert not (home / "peers.json").exists()
+    say(home, "admit", "north", NORTH.public)
+    assert say(home, "admit", "north", NORTH.public, "--check").stdout.startswith("unchanged\n")

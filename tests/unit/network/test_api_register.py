@@ -31,6 +31,14 @@ def test_a_member_gets_the_register_in_the_operators_signature(north: Any, world
     assert answer["Content-Type"] == "application/jose"
 
 
+def test_a_member_that_has_it_is_not_sent_it_again(north: Any, world: Any) -> None:
+    """All ask every half minute; nothing travels and nothing is logged then."""
+    tag, lines = north.get(ADDRESS)["ETag"], len(list(selectors.line_stream()))
+    answer = north.get(ADDRESS, HTTP_IF_NONE_MATCH=tag)
+
+    assert (answer.status_code, answer.content, len(list(selectors.line_stream()))) == (304, b"", lines)
+
+
 def test_nobody_enters_without_a_token(host: Any, world: Any) -> None:
     """The certificate opens the line; the token says who speaks."""
     answer = world.client().get(ADDRESS)

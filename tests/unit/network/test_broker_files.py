@@ -39,7 +39,7 @@ def test_the_configuration_says(line: str) -> None:
 
 def test_every_address_has_the_whole_of_tls() -> None:
     """Mosquitto takes these for the listener above them: a second one without them would be open to anybody."""
-    first, second = render_config(broker(hosts=("10.0.0.1", "fd00::1"), revoked=Path("/crl"))).split("listener ")[1:]
+    first, second = render_config(broker(hosts=("10.0.0.1", "fd00::1"), crl=Path("/crl"))).split("listener ")[1:]
 
     assert first.splitlines()[0] == "8883 10.0.0.1"
     assert second.splitlines()[0] == "8883 fd00::1"

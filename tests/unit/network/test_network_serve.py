@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from appliance.network.serve import serve, server_context
+from appliance.network.serve import serve, serve_socket, server_context
 from appliance.protocol.errors import ConfigurationError
 from appliance.protocol.home import TlsFiles
 from tests.integration.network.hosts import Authority
@@ -68,3 +68,11 @@ def test_a_host_without_the_operators_key_does_not_start(tmp_path: Path) -> None
 
     with pytest.raises(ConfigurationError, match="operator"):
         serve(tmp_path)
+
+
+def test_a_socket_without_a_folder_stops_the_start(tmp_path: Path) -> None:
+    """The web server's group is the folder's; it cannot be guessed."""
+    (tmp_path / "network.toml").write_text(f'operator = "{"o" * 43}"\n')
+
+    with pytest.raises(ConfigurationError, match="no such folder for the socket"):
+        serve_socket(tmp_path, tmp_path / "nowhere/rest.sock")

@@ -15,6 +15,7 @@ import subprocess
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from appliance.enrolment.authority import Authority, listed_serials
 from appliance.enrolment.authority_home import AuthorityHome
@@ -22,6 +23,9 @@ from appliance.enrolment.errors import EnrolmentError
 from appliance.protocol.files import locked, replace_file
 from appliance.protocol.register import MemberState, Register
 from appliance.protocol.settings import read_settings, read_text
+
+if TYPE_CHECKING:  # the VPN's needs wireguard-tools, which only a site's hosts have
+    from appliance.vpn.host import Outcome as VpnOutcome
 
 _PENDING = "enforcing"  # at the authority, while the hub has not done it all: whose lines are to be cut
 _TOOL_S = 30.0
@@ -162,30 +166,36 @@ def _set_peers(hub: Hub, register: Register, outcome: Outcome) -> dict[str, tupl
     from appliance.vpn.host import VpnHost  # noqa: PLC0415
     from appliance.vpn.peers import PeerState  # noqa: PLC0415
 
-    addresses = {}
+    addresses, is_whole = {}, True
     try:
         host = VpnHost(hub.vpn, read_settings(hub.vpn / "vpn.toml", VpnSettings))
         with host.locked():
             for peer, entry in host.book():
-                member = register.find(peer)
-                is_bad = isinstance(entry, str)
+                held = None if isinstance(entry, str) else entry.state  # None: a bad entry, which is closed at most
                 if not isinstance(entry, str):
                     addresses[peer] = tuple(map(str, entry.addresses))
-                if member is None or (is_bad and member.state is MemberState.ACTIVE):
+                member = register.find(peer)
+                state = PeerState(member.state) if member else held
+                if state is held or state is None or (held is None and state is PeerState.ACTIVE):
                     continue
-                state = PeerState(member.state)
-                if not isinstance(entry, str) and entry.state is state:
+                if held is PeerState.REVOKED:
+                    outcome.warnings.append(f"VPN: '{peer}' was revoked here, and is {state} in the register.")
                     continue
                 try:
-                    done = host.change_state(peer, state)
+                    _note(host.change_state(peer, state), outcome)
                 except VpnError as error:
+                    is_whole = False
                     outcome.failures.append(f"VPN: '{peer}' is not {state}: {error.message}")
-                else:
-                    outcome.changes += [f"VPN: {change}" for change in done.changes]
-                    outcome.warnings += done.warnings
+            if is_whole:
+                _note(host.apply(), outcome)  # what an earlier call wrote down and could not do
     except VpnError as error:
         outcome.failures.append(f"VPN: {error.message}")
     return addresses
+
+
+def _note(done: VpnOutcome, outcome: Outcome) -> None:
+    outcome.changes += [f"VPN: {change}" for change in done.changes]
+    outcome.warnings += done.warnings
 
 
 def _restart(hub: Hub, run: Run, outcome: Outcome) -> None:

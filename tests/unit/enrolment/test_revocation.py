@@ -17,6 +17,12 @@ from appliance.enrolment.revocation import Hub, Outcome, cut_lines, enforce, req
 from appliance.protocol.errors import ConfigurationError, FedWardError
 from appliance.protocol.keys import MemberKeys
 from appliance.protocol.register import sign_register
+from appliance.protocol.settings import read_settings
+from appliance.vpn import interface
+from appliance.vpn.config import VpnSettings
+from appliance.vpn.host import VpnHost
+from appliance.vpn.keys import PrivateKey
+from tests.unit.vpn.conftest import Machine as Tunnels
 
 
 class Machine:
@@ -65,6 +71,22 @@ def hub(operator, ask, tmp_path: Path) -> Hub:
     carry(operator, hub)
     enforce(hub, Machine())
     return hub
+
+
+@pytest.fixture
+def tunnels(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> Tunnels:
+    """The hub's VPN with both members in it: north at 100.80.0.2, south at 100.80.0.3."""
+    made = Tunnels()
+    monkeypatch.setattr(interface, "_run", made.run)
+    PrivateKey(b"h" * 32).save(hub.vpn / "private.key")
+    folder = hub.vpn / "wireguard"
+    (hub.vpn / "vpn.toml").write_text(f'networks = ["100.80.0.0/24"]\nwg_quick_folder = "{folder}"\n[hub]\n')
+    host = VpnHost(hub.vpn, read_settings(hub.vpn / "vpn.toml", VpnSettings))
+    host.book().admit("north", PrivateKey(b"n" * 32).public)
+    host.book().admit("south", PrivateKey(b"s" * 32).public)
+    host.apply()
+    made.boot(folder / "fedward0.conf")
+    return made
 
 
 def carry(operator, hub: Hub) -> None:
@@ -129,6 +151,44 @@ def test_single_lines_are_cut(machine: Machine) -> None:
     assert cut_lines(["100.80.0.2"], machine, outcome)
     assert machine.sockets == {"100.80.0.3": 1}
     assert outcome.changes == ["lines: 2 of 100.80.0.2 cut"]
+
+
+def test_a_revoked_members_tunnel_ends_with_its_lines(operator, hub: Hub, machine: Machine, tunnels: Tunnels) -> None:
+    """First the tunnel: it must not be back before the servers have read the list. Nobody else notices."""
+    machine.sockets = {"100.80.0.2": 3, "100.80.0.3": 3}
+    operator.book.revoke("south")
+    carry(operator, hub)
+    outcome = enforce(hub, machine)
+
+    assert outcome.failures == []
+    assert list(tunnels.peers) == [PrivateKey(b"n" * 32).public]
+    assert machine.sockets == {"100.80.0.2": 3}
+    assert "restart" not in machine.called
+    assert enforce(hub, machine).changes == []
+
+
+def test_a_resumed_members_tunnel_is_there_again(operator, hub: Hub, machine: Machine, tunnels: Tunnels) -> None:
+    """One command at the operator; nobody types anything at the hub."""
+    for verb in ("suspend", "resume"):
+        getattr(operator.book, verb)("south")
+        carry(operator, hub)
+        enforce(hub, machine)
+
+    assert set(tunnels.peers) == {PrivateKey(b"n" * 32).public, PrivateKey(b"s" * 32).public}
+
+
+def test_a_tunnel_that_cannot_be_ended_is_a_failure(operator, hub: Hub, machine: Machine, tunnels: Tunnels) -> None:
+    """It must not pass for a revocation; all else is done."""
+    tunnels.fails_at = "wg set"
+    operator.book.revoke("south")
+    carry(operator, hub)
+    outcome = enforce(hub, machine)
+
+    assert "VPN: 'south' is not revoked" in outcome.failures[0]
+    assert listed_serials(hub.crl.read_text())
+    tunnels.fails_at = "\0"
+    assert enforce(hub, machine).failures == []
+    assert list(tunnels.peers) == [PrivateKey(b"n" * 32).public]
 
 
 def test_a_kernel_that_cannot_cut_is_noticed(machine: Machine) -> None:

@@ -23,6 +23,7 @@ LIMIT_S = 4.0
 _MAX_BYTES = 4096
 _ACCEPTED = b"\x20\x02\x00\x00"  # CONNACK, no session, accepted (MQTT 3.1.1, section 3.2)
 _DISCONNECT = b"\xe0\x00"
+_OURS = "Ask the operator whether this member is active, and its certificate in date and not revoked."
 _TOPIC = "services"
 
 
@@ -96,7 +97,7 @@ def _broker(endpoint: Endpoint, context: ssl.SSLContext) -> Finding:
         return _failed(name, error)
     if answer == _ACCEPTED:
         return Finding(_TOPIC, name, State.OK, "accepts this member over TLS 1.3")
-    return Finding(_TOPIC, name, State.FAILED, "refuses this member", "Ask the operator whether it is still active.")
+    return Finding(_TOPIC, name, State.FAILED, "refuses this member", _OURS)
 
 
 def _connect(client_id: str) -> bytes:
@@ -112,8 +113,9 @@ def _failed(name: str, error: Exception) -> Finding:
             because = f"its certificate is not accepted: {error.verify_message}"
             remedy = "Compare this machine's clock and tls/ca.pem with the operator's; no proxy may stand in between."
         case ssl.SSLError():
-            because = f"TLS failed: {error.reason or error}"
-            remedy = "Ask the operator whether this member's certificate is in date and not revoked."
+            because, remedy = f"TLS failed: {error.reason or error}", _OURS
+        case ConnectionResetError() | BrokenPipeError():  # a refusal that what we had sent already overtook
+            because, remedy = "it cut the line after the handshake", _OURS
         case TimeoutError():
             because, remedy = f"no answer within {LIMIT_S:g} s", "See the tunnel above; 'fedward vpn status' says more."
         case _:

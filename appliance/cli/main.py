@@ -7,7 +7,7 @@ from importlib.metadata import version as installed_version
 import structlog
 import typer
 
-from appliance.cli import demo, doctor, gui, leave, network, node, vpn
+from appliance.cli import demo, doctor, gui, leave, network, node, status, vpn
 from appliance.protocol.logs import ErrorStreamLogger
 
 app = typer.Typer(
@@ -30,6 +30,7 @@ app.add_typer(vpn.app, name="vpn")
 app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
 app.command("leave")(leave.leave)
+app.command("status")(status.status)
 
 
 @app.callback()

@@ -11,7 +11,7 @@ import typer
 from appliance.protocol.logs import ErrorStreamLogger
 
 GROUPS = ("node", "gui", "network", "operator", "member", "join", "authority", "hub", "vpn", "images", "kit")
-COMMANDS = ("demo", "doctor")
+COMMANDS = ("demo", "doctor", "leave", "status")
 
 app = typer.Typer(
     name="fedward",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -9,6 +10,7 @@ from typing import Annotated
 import typer
 
 from appliance.cli.console import explained, print_changed
+from appliance.cli.status import print_status
 from appliance.network.broker import Broker, write_broker_files
 from appliance.protocol import chain
 from appliance.protocol.errors import Code, ConfigurationError, FedWardError
@@ -116,6 +118,32 @@ def collect(home: Home) -> None:
     from appliance.network.parameters.services import collect as run
 
     typer.echo(f"{run()} uploads had expired.")
+
+
+@app.command()
+@explained
+def status(
+    home: Home, as_json: Annotated[bool, typer.Option("--json", help="For 'fedward status', and for machines.")] = False
+) -> None:
+    """Say when each member was last heard here, and how it said it was."""
+    _open(home)
+    from appliance.network.presence.selectors import status_show
+
+    found = status_show()
+    if as_json:
+        typer.echo(json.dumps(found))
+    else:
+        print_status(found)
+
+
+@app.command()
+@explained
+def metrics(home: Home) -> None:
+    """Print what /metrics answers, in the text format of Prometheus, for its textfile collector."""
+    _open(home)
+    from appliance.network.metrics import metrics_text
+
+    typer.echo(metrics_text(), nl=False)
 
 
 @audit_app.command("verify")

@@ -34,10 +34,12 @@ INSTALLED_APPS = [
     "appliance.network.parameters",
     "appliance.network.jobs",
     "appliance.network.audit",
+    "appliance.network.presence",
 ]
 MIDDLEWARE = [
     "appliance.network.members.middleware.RegisterMiddleware",
     "appliance.network.audit.middleware.AuditMiddleware",
+    "appliance.network.presence.middleware.PresenceMiddleware",
     "django.middleware.security.SecurityMiddleware",
 ]
 DATABASES = {"default": database_settings(FEDWARD.database, FEDWARD_HOME)}

@@ -72,8 +72,9 @@ class Code(StrEnum):
     UPDATE_REFUSED = "UPDATE_REFUSED"
     PARAMETERS_INVALID = "PARAMETERS_INVALID"
     SEAL_BROKEN = "SEAL_BROKEN"
-    # Joining
+    # Joining and leaving
     ENROLMENT_REFUSED = "ENROLMENT_REFUSED"
+    LEAVING_INCOMPLETE = "LEAVING_INCOMPLETE"
     # The VPN
     VPN_NETWORK_REFUSED = "VPN_NETWORK_REFUSED"
     VPN_PEER_REFUSED = "VPN_PEER_REFUSED"
@@ -146,6 +147,7 @@ REMEDIES: dict[Code, str] = {
     Code.PARAMETERS_INVALID: "Start from parameters of the plan's own model.",
     Code.SEAL_BROKEN: "Send the file again, sealed to the recipient's key in the current register.",
     Code.ENROLMENT_REFUSED: "Make a new join request as said and hand it to the operator.",
+    Code.LEAVING_INCOMPLETE: "Mend what is said, then say 'fedward leave' again: it goes on where it stopped.",
     Code.VPN_NETWORK_REFUSED: "Choose a private network that no member uses, and give it to all hosts.",
     Code.VPN_PEER_REFUSED: "Look at the members with 'fedward vpn status' at the hub, and correct what is said.",
     Code.VPN_PEERS_UNREADABLE: "Mend peers.json as said, or restore it from a backup; until then nobody is cut off.",

@@ -199,6 +199,10 @@ class RestClient:
         """A further certificate for us, by the join request that we signed; the caller checks it."""
         return str(self._object("POST", "/certificates", dict(request)).get("certificate"))
 
+    def state_tell(self, state: Mapping[str, str | int], *, give_up_s: float) -> None:
+        """Say how we are: version, disk, the certificate's end, running rounds; ``/api/schema`` has the fields."""
+        self._line.persist(lambda: self._line.call("PUT", "/members/me/state", json=dict(state)), Backoff(give_up_s))
+
     def jobs_submit(self, job_id: str, *, spec: Any, mandate: str) -> dict[str, Any]:
         """Put a job into the federator's queue; the same id again finds the first one."""
         return self._object("POST", "/jobs", {"id": _uuid(job_id), "spec": spec, "mandate": mandate})

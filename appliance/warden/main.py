@@ -29,6 +29,7 @@ from appliance.warden.desk import Desk
 from appliance.warden.egress import EgressLog
 from appliance.warden.governance import SOCKET_NAME, Governance, GovernanceServer
 from appliance.warden.policy import Policy
+from appliance.warden.presence import Presence
 from appliance.warden.queue import RoundQueue
 from appliance.warden.round import OnStep
 from appliance.warden.services import Services
@@ -88,6 +89,7 @@ class Warden:
         )
         self._pull = RegisterPull(home, rest, self._link.wake)
         self._queue = RoundQueue(self._services, config.concurrent_rounds, on_step)
+        self._presence = Presence(root, self._services.rest, lambda: self._queue.running)
         self._desk = Desk(self._services, self._queue)
         self._governance = GovernanceServer(Governance(self._services, self._queue), root / SOCKET_NAME)
 
@@ -98,6 +100,7 @@ class Warden:
         self._queue.start()
         self._pull.start()
         self._link.open()
+        self._presence.start()
         ready = self._root / READY_FILE
         ready.write_text(f"{os.getpid()}\n")
         try:
@@ -169,6 +172,7 @@ class Warden:
     def _close(self) -> None:
         self._pull.close()
         self._governance.close()
+        self._presence.close()
         self._queue.close()
         self._link.close()
         try:

@@ -3,7 +3,8 @@
 A call that changed something is told by that change's own line, which was committed together with it; any other call,
 and each that failed, is told here. A call whose line cannot be written is answered with an error: all calls may be
 repeated. Only the health check leaves no line, and a look at a register that has not changed: they tell nothing and
-come all the time.
+come all the time. A member's word on its own state and a look at the metrics, which come as often, leave one only where
+they were refused.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from appliance.network.members.authentication import CLAIMED
 from appliance.protocol.register import Member
 
 UNLOGGED = frozenset({"health"})  # names of routes
+UNLOGGED_UNLESS_REFUSED = frozenset({"state", "metrics"})
 
 
 class AuditMiddleware:
@@ -40,6 +42,8 @@ class AuditMiddleware:
             current_call.reset(token)
         match = request.resolver_match
         if (match and match.url_name in UNLOGGED) or response.status_code == HTTPStatus.NOT_MODIFIED:
+            return response
+        if match and match.url_name in UNLOGGED_UNLESS_REFUSED and not _is_error(response):
             return response
         if isinstance(response, StreamingHttpResponse):
             chunks = cast("Iterator[bytes]", response.streaming_content)  # nothing here is asynchronous

@@ -58,9 +58,10 @@ def _stat(pid: int) -> list[str]:
 
 def _read(path: Path) -> dict[str, int] | None:
     try:
-        return json.loads(path.read_text())
+        held: dict[str, int] = json.loads(path.read_text())
     except (OSError, ValueError):
         return None
+    return held
 
 
 if __name__ == "__main__":

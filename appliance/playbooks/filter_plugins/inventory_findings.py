@@ -124,14 +124,16 @@ def _shared(hosts: Mapping[str, Values], variable: str, what: str) -> Iterator[s
 def _network_faults(hosts: Mapping[str, Values]) -> Iterator[str]:
     """Site-wide values are looked at once for each way in which hosts state them."""
     for value in _distinct(hosts, "fedward_vpn_networks"):
-        yield from _tried("fedward_vpn_networks", lambda v=value: AddressPlan([ip_network(text) for text in v]))
+        yield from _tried(
+            "fedward_vpn_networks", lambda texts: AddressPlan([ip_network(text) for text in texts]), value
+        )
     for variable in ("fedward_admin_networks", "fedward_gui_networks"):
         for value in _distinct(hosts, variable):
-            yield from _tried(variable, lambda v=value: [ip_network(text) for text in v])
+            yield from _tried(variable, lambda texts: [ip_network(text) for text in texts], value)
             if not value:
                 yield f"{variable}: is empty, so that nobody could reach anything; name at least one network."
     for value in _distinct(hosts, "fedward_hub_endpoints"):
-        yield from _tried("fedward_hub_endpoints", lambda v=value: [Endpoint.parse(text) for text in v])
+        yield from _tried("fedward_hub_endpoints", lambda texts: [Endpoint.parse(text) for text in texts], value)
         if not value:
             yield "fedward_hub_endpoints: is empty; name where members reach the hub, as vpn.example.org:51820."
     yield from _overlaps(hosts)
@@ -170,9 +172,9 @@ def _network(text: str) -> Any:
         return None  # said where it is parsed
 
 
-def _tried(variable: str, attempt: Callable[[], object]) -> Iterator[str]:
+def _tried(variable: str, attempt: Callable[[list[str]], object], value: list[str]) -> Iterator[str]:
     try:
-        attempt()
+        attempt(value)
     except VpnError as error:
         yield f"{variable}: {error.message} {error.remedy}"
     except ValueError as error:

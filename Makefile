@@ -9,7 +9,7 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13 python3.14; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 
-.PHONY: help demo test lint bench pages soak docs fuzz defences translations screenshots roles molecule audit site site-down clean packages
+.PHONY: help demo test lint locks bench pages soak docs fuzz defences translations screenshots roles molecule audit site site-down clean packages
 
 help: ## Say what there is
 	@echo "FedWard: make TARGET"
@@ -23,6 +23,9 @@ test: packages $(VENV)/.dev ## Run every suite that this machine can run, and pr
 
 lint: $(VENV)/.dev ## Style, types, and which room may import which
 	$(VENV)/bin/python tests/run_suites.py lint
+
+locks: $(VENV)/.dev ## Resolve what the images and hosts install anew, with the hash of every file
+	$(VENV)/bin/fedward images lock
 
 docs: $(VENV)/.dev ## Build the documentation into docs/_build/html; a warning is an error
 	$(VENV)/bin/python tests/run_suites.py docs

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from appliance.cli.console import console, explained, visible
+from appliance.cli.console import console, explained, print_table, visible
 from appliance.images import artifacts, wheels
 from appliance.images.catalogue import BASE, IMAGES, Source, choose
 from appliance.images.errors import BuildError
@@ -111,12 +111,19 @@ def sign(folder: Folder, key: Annotated[Path, typer.Option("--sign-key", help="T
 @app.command()
 @explained
 def verify(folder: Folder, allowed_signers: Signers = None) -> None:
-    """Check the signature, then every file, then that Docker, if one runs here, holds no other image by our names."""
+    """Check the signature, then every file; say which images this machine's Docker has, by their pinned ids."""
+    from appliance.images.build import docker_client
+
     ids = artifacts.verify(folder, allowed_signers)
     if allowed_signers is None:
         console.print("The signature was not checked: --allowed-signers says whose counts.")
-    for name, image_id in ids.items():
-        console.print(visible(f"{name} {image_id}"), soft_wrap=True)
+    try:
+        client = docker_client()
+    except BuildError:
+        states = dict.fromkeys(ids, "no Docker here")
+    else:
+        states = {name: "loaded" if artifacts.has_image(client, ids[name]) else "not loaded" for name in ids}
+    print_table("Images", ("image", "id", "here"), ((name, ids[name], states[name]) for name in ids))
 
 
 @app.command()

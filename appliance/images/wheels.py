@@ -104,7 +104,7 @@ def fetch(lock: Path, folder: Path, python: str = CONTAINER_PYTHON) -> list[Path
 
 
 def with_cuda(lock: str, gpu_lock: str) -> str:
-    """A lock in which torch is the registry's, with the CUDA libraries that it then wants; it runs without a GPU too."""
+    """A lock whose torch is the index's own, with the CUDA libraries that it wants; it runs without a GPU as well."""
     packages, gpu_packages = _packages(lock), _packages(gpu_lock)
     wanted = {name: text for name, text in gpu_packages.items() if name == "torch" or name not in packages}
     return "".join((packages | wanted).values())

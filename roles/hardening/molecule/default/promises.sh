@@ -23,10 +23,10 @@ hold "Docker still forwards" test "$(sysctl -n net.ipv4.ip_forward)" = 1
 hold "no redirects are taken" test "$(sysctl -n net.ipv4.conf.all.accept_redirects)" = 0
 hold "the kernel is the machine's, not the test host's" test ! -e /etc/sysctl.d/91-fedward-kernel.conf
 
-hold "weak passwords are refused" fails sh -c 'echo "root:short1A!" | chpasswd'
+hold "weak passwords are refused" fails sh -c 'echo "root:Sh0rt-but-mixed" | chpasswd'
 useradd -m probe 2>/dev/null
 hold "a home is its owner's alone" test "$(stat -c %a /home/probe)" = 700
-hold "an account is locked after five wrong passwords" grep -q "pam_faillock.so preauth" /etc/pam.d/common-auth
+hold "an account is locked after three wrong passwords" grep -q "pam_faillock.so preauth" /etc/pam.d/common-auth
 userdel -r probe 2>/dev/null
 hold "sudo's settings are whole" visudo -c
 

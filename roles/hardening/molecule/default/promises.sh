@@ -23,21 +23,25 @@ hold "Docker still forwards" test "$(sysctl -n net.ipv4.ip_forward)" = 1
 hold "no redirects are taken" test "$(sysctl -n net.ipv4.conf.all.accept_redirects)" = 0
 hold "the kernel is the machine's, not the test host's" test ! -e /etc/sysctl.d/91-fedward-kernel.conf
 
-hold "weak passwords are refused" fails sh -c 'echo "root:short1A!" | chpasswd'
+hold "weak passwords are refused" fails sh -c 'echo "root:Sh0rt-but-mixed" | chpasswd'
 useradd -m probe 2>/dev/null
 hold "a home is its owner's alone" test "$(stat -c %a /home/probe)" = 700
-hold "an account is locked after five wrong passwords" grep -q "pam_faillock.so preauth" /etc/pam.d/common-auth
+hold "an account is locked after three wrong passwords" grep -q "pam_faillock.so preauth" /etc/pam.d/common-auth
 userdel -r probe 2>/dev/null
 hold "sudo's settings are whole" visudo -c
 
 hold "upgrades go on when no node is here" /usr/local/lib/fedward/may-upgrade
 # A node that says that a round runs: Docker's client stands in for it.
-mkdir -p /tmp/bin && printf '#!/bin/sh\necho "running  round 3 of e1"\n' >/tmp/bin/docker && chmod +x /tmp/bin/docker
+mkdir -p /root/bin
+printf '#!/bin/sh\ncase $1 in inspect) echo true ;; exec) echo "running  round 3 of e1" ;; esac\n' >/root/bin/docker
+chmod +x /root/bin/docker
 mkdir -p /var/lib/apt/periodic && touch /var/lib/apt/periodic/unattended-upgrades-stamp
-hold "upgrades wait while a round runs" fails env PATH="/tmp/bin:$PATH" /usr/local/lib/fedward/may-upgrade
+hold "upgrades wait while a round runs" fails env PATH="/root/bin:$PATH" /usr/local/lib/fedward/may-upgrade
+printf '#!/bin/sh\ncase $1 in inspect) echo true ;; exec) exit 1 ;; esac\n' >/root/bin/docker
+hold "and while the node does not answer" fails env PATH="/root/bin:$PATH" /usr/local/lib/fedward/may-upgrade
 touch -d '30 days ago' /var/lib/apt/periodic/unattended-upgrades-stamp
-hold "but not for ever" env PATH="/tmp/bin:$PATH" /usr/local/lib/fedward/may-upgrade
-rm -rf /tmp/bin /var/lib/apt/periodic/unattended-upgrades-stamp
+hold "but not for ever" env PATH="/root/bin:$PATH" /usr/local/lib/fedward/may-upgrade
+rm -rf /root/bin /var/lib/apt/periodic/unattended-upgrades-stamp
 hold "apt asks before it upgrades" sh -c 'systemctl cat apt-daily-upgrade.service | grep -q ExecCondition=/usr/local/lib/fedward/may-upgrade'
 hold "only security upgrades are installed" sh -c 'apt-config dump | grep -q "Debian-Security"'
 

@@ -9,7 +9,7 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13 python3.14; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 
-.PHONY: help demo test lint bench pages soak docs fuzz defences translations screenshots roles molecule clean packages
+.PHONY: help demo test lint bench pages soak docs fuzz defences translations screenshots roles molecule audit clean packages
 
 help: ## Say what there is
 	@echo "FedWard: make TARGET"
@@ -53,6 +53,9 @@ roles: $(VENV)/.dev ## Write the roles' READMEs from their argument specs
 
 molecule: $(VENV)/.dev ## Try every role on test hosts, needs root and Docker; SUITE=trixie for Debian 13, ROLES="firewall" for some
 	$(VENV)/bin/python -m tests.molecule.run $(ROLES)
+
+audit: $(VENV)/.dev ## Examine deployed test hosts: OpenSCAP, Lynis, our units, Docker; HOSTS="NAME NAME", needs root and Docker
+	$(VENV)/bin/python -m tests.site.audit $(HOSTS)
 
 clean: ## Remove what was built here; the virtual environment as well
 	rm -rf $(VENV) build dist docs/_build demo-run screenshots .cache bench-results.json bench-gui-results.json .pytest_cache \

@@ -1,6 +1,7 @@
 """Test hosts: machines with systemd, sshd and Docker of their own, each in a container of this machine.
 
     python -m tests.site.hosts boot NAME [--suite trixie] [--ip 10.90.0.11]
+    python -m tests.site.hosts reboot NAME...
     python -m tests.site.hosts remove NAME...
 
 FEDWARD_TEST_PREFIX names their network, FEDWARD_TEST_SUBNET is its range; two checkouts with different ones do not
@@ -116,6 +117,16 @@ def wait_until_running(name: str) -> None:
     raise TestHostError(f"{name} did not boot: systemd says {state or 'nothing'}")
 
 
+def reboot(name: str) -> None:
+    """Shut a host down in order, and boot it again.
+
+    Raises:
+        TestHostError: It did not come up.
+    """
+    docker("restart", "--time=30", name)
+    wait_until_running(name)
+
+
 def remove(names: Iterable[str]) -> None:
     """Remove hosts with all that they left, and the network after the last of them."""
     for name in names:
@@ -155,11 +166,14 @@ def main() -> None:
     one.add_argument("name")
     one.add_argument("--suite", choices=SUITES, default="trixie")
     one.add_argument("--ip", default="")
-    several = commands.add_parser("remove")
-    several.add_argument("names", nargs="+")
+    for command in ("reboot", "remove"):
+        commands.add_parser(command).add_argument("names", nargs="+")
     given = parser.parse_args()
     if given.command == "boot":
         boot(given.name, suite=given.suite, ip=given.ip)
+    elif given.command == "reboot":
+        for name in given.names:
+            reboot(name)
     else:
         remove(given.names)
 

@@ -149,7 +149,7 @@ class Site:
         fedward("authority", "crl", "--home", self.authority, "--out", self.root / "crl.pem")
         acl, config = self.root / "acl", self.root / "mosquitto.conf"
         broker = Broker(
-            host=HOST,
+            hosts=(HOST,),
             port=self.broker_port,
             tls=MemberHome(self.home("network")).tls,
             acl_file=acl,

@@ -5,9 +5,21 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 
-from appliance.doctor import certificates, clock, containers, disk, encryption, hardware, itself, names, tunnel, units
-from appliance.doctor import reach as ways_out
-from appliance.doctor import services as hub_services
+from appliance.doctor import (
+    certificates,
+    clock,
+    containers,
+    disk,
+    encryption,
+    firewall,
+    hardware,
+    itself,
+    names,
+    reach,
+    services,
+    tunnel,
+    units,
+)
 from appliance.doctor.commands import CommandError
 from appliance.doctor.deadline import Pending
 from appliance.doctor.finding import AS_ROOT, Finding, State, UnknowableError
@@ -24,9 +36,9 @@ CHECKS: Mapping[str, Check] = {
     "clock": clock.check,
     "tunnel": tunnel.check,
     "packet size": tunnel.check_packet_size,
-    "services": hub_services.check,
+    "services": services.check,
     "certificates": certificates.check,
-    "ways out": ways_out.check,
+    "ways out": reach.check,
     "disk": disk.check,
     "encryption at rest": encryption.check,
     "memory": hardware.check_memory,
@@ -35,6 +47,7 @@ CHECKS: Mapping[str, Check] = {
     "containers": containers.check_containers,
     "images": containers.check_images,
     "units": units.check,
+    "firewall": firewall.check,
 }
 
 

@@ -83,6 +83,11 @@ class Host:
         """A place on this machine: ``etc/fedward``."""
         return self.root / place
 
+    def closed(self) -> Path | None:
+        """A folder of ours that this user may not look into, so that what is in it is not known."""
+        places = (self.path("etc/fedward/vpn"), self.path("var/lib/fedward"), *([self.home] if self.home else []))
+        return next((place for place in places if is_closed(place)), None)
+
     def texts(self, *patterns: str) -> list[str]:
         """The texts of the files that patterns such as ``etc/apt/*.list`` name; what cannot be read is left out."""
         found = []

@@ -6,19 +6,16 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 
 from appliance.doctor.finding import AS_ROOT, Finding, State
-from appliance.doctor.host import Host, Kind, is_closed
+from appliance.doctor.host import Host, Kind
 from appliance.protocol.messages import VERSION
-
-_PLACES = ("etc/fedward/vpn", "var/lib/fedward")
 
 
 def check(host: Host) -> Iterator[Finding]:
     """Who it is, what of its settings cannot be read, and its versions."""
     for path, fault in host.faults:
         yield Finding("host", path.name, State.FAILED, fault, "Run the playbook again, or correct the file.")
-    closed = [place for place in _PLACES if is_closed(host.path(place))]
-    if closed:
-        yield Finding("host", "", State.UNKNOWN, f"/{closed[0]} is closed to this user", AS_ROOT)
+    if closed := host.closed():
+        yield Finding("host", "", State.UNKNOWN, f"{closed} is closed to this user", AS_ROOT)
     elif host.kind is Kind.NOTHING:
         because = "nothing of FedWard is set up here yet: judged as a machine that is to become a node"
         yield Finding("host", "", State.OK, because)

@@ -6,11 +6,10 @@ import socket
 from collections.abc import Iterator
 
 from appliance.doctor.deadline import within
-from appliance.doctor.finding import Finding, State, UnknowableError
+from appliance.doctor.finding import AS_ROOT, Finding, State, UnknowableError
 from appliance.doctor.host import Host, Kind
 
 LIMIT_S = 4.0
-NO_HUB = "Give the hub's endpoint, as the operator says it: fedward doctor --hub vpn.example.org:51820"
 _TOPIC = "names"
 
 
@@ -21,11 +20,20 @@ def check(host: Host) -> Iterator[Finding]:
     if not host.hubs:
         if host.endpoints:  # a consortium without VPN
             return
-        raise UnknowableError("no hub is known here yet", NO_HUB)
+        raise no_hub(host)
     for name in dict.fromkeys(hub.host for hub in host.hubs if hub.literal is None):
         yield _name(name)
     if all(hub.literal for hub in host.hubs):
         yield Finding(_TOPIC, "", State.OK, "the hub is known by its address: no name is needed")
+
+
+def no_hub(host: Host) -> UnknowableError:
+    """Why the hub is not known: its settings are closed to us, or not there yet."""
+    if closed := host.closed():
+        return UnknowableError(f"{closed} is closed to this user", AS_ROOT)
+    return UnknowableError(
+        "no hub is known here yet", "Give the hub's endpoint, as the operator says it: --hub vpn.example.org:51820"
+    )
 
 
 def addresses(name: str, port: int) -> list[str]:

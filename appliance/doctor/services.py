@@ -32,7 +32,9 @@ def check(host: Host) -> Iterator[Finding]:
     if host.home is None or host.member is None:
         if host.kind in (Kind.NOTHING, Kind.OPERATOR):
             return
-        raise UnknowableError("this host has not joined yet: there is no member.toml", "Run the playbook.")
+        if closed := host.closed():
+            raise UnknowableError(f"{closed} is closed to this user", AS_ROOT)
+        raise UnknowableError("this host has no member.toml that can be read: it has not joined", "Run the playbook.")
     context = _context(TlsFiles(host.home / "tls/ca.pem", host.home / "tls/cert.pem", host.home / "tls/key.pem"))
     for endpoint in host.endpoints:
         yield from _rest(endpoint, context)

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from appliance.doctor.commands import CommandError
 from appliance.doctor.finding import AS_ROOT, Finding, State, UnknowableError
 from appliance.doctor.host import Host, Kind
-from appliance.doctor.names import NO_HUB, addresses
+from appliance.doctor.names import addresses, no_hub
 
 if TYPE_CHECKING:
     from appliance.vpn.config import Endpoint, VpnSettings
@@ -78,7 +78,7 @@ def _before(host: Host) -> Iterator[Finding]:
     if not host.hubs:
         if host.endpoints or host.kind is Kind.OPERATOR:
             return
-        raise UnknowableError("no hub is known here yet", NO_HUB)
+        raise no_hub(host)
     for hub in host.hubs:
         yield _probe(hub)
 

@@ -4,6 +4,7 @@ HOME/
 network.toml    these settings
 register.jws    the membership register as the operator brought it; a newer one counts from the next call on
 secret.key      Django's secret (0600; made at the first start)
+metrics.token   opens /metrics, for monitoring that wants it (0600)
 tls/            ca.pem, cert.pem, key.pem (0600)
 store/          network.sqlite3, uploads/, parameters/
 run/            rest.port

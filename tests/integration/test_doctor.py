@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from appliance.doctor import services
+from appliance.doctor import clock, services
 from appliance.doctor.finding import Finding, State
 from appliance.doctor.host import Kind, find_host
 from appliance.protocol.home import TlsFiles
@@ -17,6 +17,13 @@ from tests.integration.network.hosts import Authority, Host
 from tests.integration.test_broker import Running
 
 NOBODY = 1  # a port that nobody listens on
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that runs many tests at once may take longer than a doctor should."""
+    monkeypatch.setattr(services, "LIMIT_S", 60.0)
+    monkeypatch.setattr(clock, "NOTICED_S", 60)
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from appliance.doctor import names, reach, services
 from appliance.doctor.commands import CommandError
 from appliance.doctor.host import Host, find_host
 from appliance.enrolment.authority import Authority, open_transport_key, signing_request
@@ -78,6 +79,13 @@ rest_url = "{rest}"
     def host(self, **options: Any) -> Host:
         """As the checks see it."""
         return find_host(self.root, **{"run": self.run, "environment": {}} | options)
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that runs many tests at once may take longer than a doctor should."""
+    for room in (names, reach, services):
+        monkeypatch.setattr(room, "LIMIT_S", 60.0)
 
 
 @pytest.fixture

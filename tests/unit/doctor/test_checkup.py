@@ -10,6 +10,7 @@ import pytest
 
 from appliance.doctor.checkup import CHECKS, examine
 from appliance.doctor.commands import CommandError, run
+from appliance.doctor.deadline import Pending
 from appliance.doctor.finding import Finding, State
 from appliance.doctor.host import Host
 from tests.unit.doctor.conftest import Machine
@@ -20,18 +21,45 @@ def one(host: Host) -> Iterator[Finding]:
     yield Finding("one", "", State.OK, f"this is {host.kind}")
 
 
-def test_a_check_that_hangs_is_unknown_and_harms_no_other(machine: Machine) -> None:
-    """A name server that does not answer must not hide a full disk."""
+def test_waiting_for_what_hangs_ends() -> None:
+    """The work itself is left behind."""
     let_go = threading.Event()
 
-    def hangs(_host: Host) -> Iterator[Finding]:
-        let_go.wait()
-        yield from ()
+    with pytest.raises(TimeoutError):
+        Pending(let_go.wait).result(0.01)
 
-    found = examine(machine.host(), {"hangs": hangs, "one": one}, limit_s=0.2)
     let_go.set()
 
+
+def test_a_check_that_does_not_answer_is_unknown_and_harms_no_other(machine: Machine) -> None:
+    """A name server that does not answer must not hide a full disk."""
+
+    def hangs(_host: Host) -> Iterator[Finding]:
+        raise TimeoutError
+
+    found = examine(machine.host(), {"hangs": hangs, "one": one}, limit_s=60)
+
     assert [(finding.topic, finding.state) for finding in found] == [("hangs", State.UNKNOWN), ("one", State.OK)]
+    assert "no answer within 60 s" in found[0].because
+
+
+def test_checks_run_side_by_side(machine: Machine) -> None:
+    """Each waits for the other: one after another they would wait for ever."""
+    here, there = threading.Event(), threading.Event()
+
+    def first(_host: Host) -> Iterator[Finding]:
+        here.set()
+        assert there.wait(60)
+        yield Finding("first", "", State.OK, "")
+
+    def second(_host: Host) -> Iterator[Finding]:
+        there.set()
+        assert here.wait(60)
+        yield Finding("second", "", State.OK, "")
+
+    found = examine(machine.host(), {"first": first, "second": second}, limit_s=60)
+
+    assert [finding.state for finding in found] == [State.OK, State.OK]
 
 
 @pytest.mark.parametrize(
@@ -48,7 +76,7 @@ def test_a_check_that_fails_is_unknown_with_a_remedy(error: Exception, said: str
     def fails(_host: Host) -> Iterator[Finding]:
         raise error
 
-    found = examine(machine.host(), {"fails": fails, "one": one})
+    found = examine(machine.host(), {"fails": fails, "one": one}, limit_s=60)
 
     assert [finding.state for finding in found] == [State.UNKNOWN, State.OK]
     assert said in found[0].remedy

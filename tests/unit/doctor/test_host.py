@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from appliance.doctor import itself
-from appliance.doctor.finding import State
+from appliance.doctor import host as hosts
+from appliance.doctor import itself, names, services, tunnel
+from appliance.doctor.finding import AS_ROOT, State, UnknowableError
 from appliance.doctor.host import Kind
 from appliance.protocol.errors import ConfigurationError
 from tests.unit.doctor.conftest import Machine
@@ -65,3 +66,19 @@ def test_settings_that_cannot_be_read_are_findings(machine: Machine) -> None:
     failed = [finding for finding in itself.check(machine.host()) if finding.state is State.FAILED]
 
     assert {finding.name for finding in failed} == {"vpn.toml", "member.toml"}
+
+
+def test_what_is_closed_to_this_user_is_unknown_and_asks_for_root(
+    node: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not for a hub or a playbook that are there already."""
+    (node.root / "etc/fedward/vpn/vpn.toml").unlink()
+    (node.root / "var/lib/fedward/node/member.toml").unlink()
+    monkeypatch.setattr(hosts, "is_closed", lambda path: path.name == "vpn")
+    host = node.host()
+
+    for check in (names.check, tunnel.check, services.check):
+        with pytest.raises(UnknowableError, match="closed to this user") as raised:
+            list(check(host))
+        assert raised.value.remedy == AS_ROOT
+    assert next(itself.check(host)).remedy == AS_ROOT

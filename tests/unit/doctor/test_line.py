@@ -120,7 +120,7 @@ def test_before_the_installation_a_refused_packet_fails(machine: Machine) -> Non
         closed.bind(("127.0.0.1", 0))
         port = closed.getsockname()[1]
         (silent,) = tunnel.check(machine.host(hubs=[f"127.0.0.1:{port}"]))
-    (refused,) = tunnel.check(machine.host(hubs=[f"127.0.0.1:{port}"]))
+    (refused,) = tunnel.check(machine.host(hubs=["127.0.0.1:1"]))
 
     assert silent.state is State.UNKNOWN
     assert refused.state is State.FAILED

@@ -11,7 +11,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 
-from appliance.doctor import certificates, containers, disk, encryption, hardware, units
+from appliance.doctor import certificates, containers, disk, encryption, firewall, hardware, units
 from appliance.doctor.commands import CommandError
 from appliance.doctor.finding import State
 from appliance.enrolment.authority import Authority, open_transport_key, signing_request
@@ -190,3 +190,16 @@ def test_units_that_failed_are_named(node: Machine) -> None:
 
     assert (found.name, found.state, well.state) == ("fedward-renew.service", State.FAILED, State.OK)
     assert "journalctl -u fedward-renew.service" in found.remedy
+
+
+def test_a_firewall_that_is_not_loaded_fails(node: Machine) -> None:
+    """Without it, who reaches the GUI is left to chance."""
+    node.said["nft list table inet fedward"] = "table inet fedward {}\n"
+    (loaded,) = firewall.check(node.host())
+    node.said["nft list table inet fedward"] = CommandError("Error: No such file or directory")
+    (gone,) = firewall.check(node.host())
+    node.said["nft list table inet fedward"] = CommandError("Operation not permitted (you must be root)")
+
+    assert (loaded.state, gone.state) == (State.OK, State.FAILED)
+    with pytest.raises(CommandError, match="not permitted"):
+        list(firewall.check(node.host()))

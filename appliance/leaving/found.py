@@ -16,15 +16,17 @@ from appliance.leaving.errors import LeavingError
 INTERFACE = "fedward0"
 TABLE = "inet fedward"
 _CONTAINERS = frozenset({"fedward-warden", "fedward-runner", "fedward-gui", "fedward-kit"})
+# The names of services on a member's host; their numbers are those in the containers, so that they say nothing.
+_USERS = frozenset({"fedward-node", "fedward-researcher"})
 _NETWORKS = frozenset({"fdw-warden", "fdw-gui", "fdw-kit"})
 _PARTS = ("node", "researcher")
 _UNITS = "etc/systemd/system"
 _UNIT = re.compile(r"fedward-[a-z@-]+\.(service|timer|socket|path)")
 # Settings of other programs that call ours: those programs would stumble over them once ours is gone.
 _CALLERS = (f"{_UNITS}/*.d", "etc/apt/apt.conf.d", "etc/cron.d", "etc/sudoers.d", "etc/logrotate.d")
-_CALLS = re.compile(r"/opt/fedward/|/usr/local/s?bin/fedward|\bfedward-[a-z@-]+\.(service|timer|socket|path)")
+_CALLS = re.compile(r"/opt/fedward/|/usr/local/(?:s?bin|lib)/fedward|\bfedward-[a-z@-]+\.(service|timer|socket|path)")
 # What only our roles write, and only for our own use.
-_PLACES = ("etc/fedward", "var/cache/fedward", "run/fedward-network", "run/fedward")
+_PLACES = ("etc/fedward", "var/cache/fedward", "usr/local/lib/fedward", "run/fedward-network", "run/fedward")
 _PROGRAM = ("usr/local/bin/fedward", "opt/fedward")
 
 
@@ -147,14 +149,11 @@ def _callers(root: Path) -> Iterable[Path]:
 
 
 def _users(root: Path) -> Iterable[str]:
-    """System accounts of ours: a person's would have another number."""
     try:
         lines = (root / "etc/passwd").read_text("utf-8").splitlines()
     except OSError:
-        return
-    for fields in (line.split(":") for line in lines):
-        if re.fullmatch(r"fedward(-[a-z]+)?", fields[0]) and 0 < int(fields[2]) < 1000:
-            yield fields[0]
+        return []
+    return sorted(_USERS & {line.partition(":")[0] for line in lines})
 
 
 def _images(run: Run) -> Iterable[str]:

@@ -53,7 +53,7 @@ def stays(found: Found) -> list[str]:
     return [
         *(f"The data folder {folder} is the hospital's own and is not touched." for folder in data),
         "Docker, the packages and the settings that harden this host (SSH, kernel, accounts, updates, proxy) stay.",
-        "Backups that the hospital made elsewhere stay; they hold the node's records, and no keys.",
+        "Backups stay, in /var/backups/fedward and wherever the hospital took them; they hold records, and no keys.",
     ]
 
 

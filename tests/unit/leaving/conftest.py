@@ -100,9 +100,14 @@ class Site:
         self.write("etc/systemd/system/docker.service.d/fedward-proxy.conf", "[Service]\nEnvironment=HTTPS_PROXY=x\n")
         self.write("etc/systemd/system/docker.service.d/fedward.conf", "[Unit]\nRequires=fedward-firewall.service\n")
         self.write("etc/apt/apt.conf.d/60fedward-hold", 'DPkg::Pre-Invoke {"/usr/local/sbin/fedward-hold";};\n')
+        self.write(
+            "etc/systemd/system/apt-daily-upgrade.service.d/fedward.conf",
+            "[Service]\nExecCondition=/usr/local/lib/fedward/may-upgrade\n",
+        )
+        self.write("usr/local/lib/fedward/may-upgrade", "#!/bin/sh\n")
         self.write("etc/apt/apt.conf.d/80fedward-proxy", 'Acquire::http::Proxy "http://proxy:3128";\n')
         self.write("etc/sysctl.d/90-fedward.conf")
-        self.write("etc/passwd", "root:x:0:0::/root:/bin/sh\nfedward-renew:x:998:998::/:/bin/false\n"
+        self.write("etc/passwd", "root:x:0:0::/root:/bin/sh\nfedward-node:x:110001:110001::/:/usr/sbin/nologin\n"
                    "fedward-smith:x:1004:1004::/home/x:/bin/sh\n")  # fmt: skip
         self.write("usr/local/sbin/fedward-node", "#!/bin/sh\n")
         self.write("opt/fedward/venv/bin/fedward", "#!/bin/sh\n")

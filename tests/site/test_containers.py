@@ -7,28 +7,23 @@ the warden alone gets this machine's network; on a site it has one of its own.
 from __future__ import annotations
 
 import os
-import re
-import shlex
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-import docker
 import numpy as np
 import psutil
 import pytest
 from docker.models.containers import Container
 
 from appliance.embedded.consortium import EmbeddedConsortium
-from appliance.images.catalogue import Source
 from appliance.warden.client import GovernanceClient
 from appliance.warden.governance import SOCKET_NAME
 from appliance.warden.history import History
 from researcher_kit import Experiment, Federation
 from researcher_kit.errors import NodeFailedError
 from tests.integration.network.hosts import wait_until
+from tests.site.containers import Containers, is_healthy, python
 
-ROOT = Path(__file__).parents[2]
 NODE = "/var/lib/fedward/node"
 WARDEN, RUNNER = 10001, 10002
 pytestmark = pytest.mark.timeout(600)
@@ -83,22 +78,14 @@ ATTACK = """
 """
 
 
-def run_line(part: str) -> list[str]:
-    """The command that images/README.md gives for a part, in words."""
-    blocks = re.findall(r"```sh\n(docker run .*?)```", (ROOT / "images/README.md").read_text(), re.DOTALL)
-    (block,) = [block for block in blocks if f"--name fedward-{part} " in block]
-    return shlex.split(block.replace("\\\n", " "))
-
-
 class Site:
     """One hospital in its containers, with the consortium that it belongs to."""
 
-    def __init__(self, consortium: EmbeddedConsortium, folder: Path) -> None:
+    def __init__(self, consortium: EmbeddedConsortium, folder: Path, containers: Containers) -> None:
         self.consortium = consortium
+        self.start = containers.start
         self.home = consortium.home("north")
         self.data = folder / "data"
-        self.docker = docker.from_env()
-        self._names: list[str] = []
 
     def prepare(self) -> None:
         """What the role does before the first container: settings, folders, and whom they belong to."""
@@ -117,45 +104,9 @@ class Site:
         os.chown(self.home / "run/runner", RUNNER, WARDEN)
         (self.home / "run/runner").chmod(0o2750)
 
-    def start(self, part: str, image: str, changes: dict[str, str]) -> Container:
-        """Start a part with the README's line, its folders and networks being those of this test."""
-        image_id = self.docker.images.get(f"fedward/{image}:{Source(ROOT).version}").id
-        name = f"fwimg-test-{part}-{os.getpid()}"
-        line = run_line(part)
-        for at, word in enumerate(line):
-            if line[at - 1] == "--volume":
-                there, _, rest = word.partition(":")
-                folder = next(folder for folder in changes if there.startswith(folder))
-                line[at] = f"{changes[folder]}{there.removeprefix(folder)}:{rest}"
-            else:
-                line[at] = changes.get(word, word)
-        line[line.index("--name") + 1] = name
-        line[-1] = str(image_id)
-        subprocess.run(line, check=True, capture_output=True, text=True, timeout=120)
-        self._names.append(name)
-        return self.docker.containers.get(name)
-
     def staff(self) -> GovernanceClient:
         """Somebody of the hospital."""
         return GovernanceClient(self.home / SOCKET_NAME, staff="nurse", via="cli")
-
-    def remove(self) -> None:
-        """Take the containers away."""
-        for name in self._names:
-            subprocess.run(["docker", "rm", "--force", name], check=False, capture_output=True, timeout=60)
-
-
-def is_healthy(container: Container) -> bool:
-    """What the image's own check says at this moment."""
-    check = container.image.attrs["Config"]["Healthcheck"]["Test"][1:]
-    return bool(container.exec_run(check).exit_code == 0)
-
-
-def python(container: Container, code: str) -> str:
-    """What a program in the container prints; it must not fail."""
-    done = container.exec_run(["python", "-I", "-c", code])
-    assert done.exit_code == 0, done.output.decode()
-    return str(done.output.decode())
 
 
 @pytest.fixture(scope="module")
@@ -164,12 +115,12 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("site")
     consortium = EmbeddedConsortium(folder / "c", nodes=["north"], researchers=["alice"])
     consortium.start(parts=["broker", "network"])
-    north = Site(consortium, folder)
     try:
-        north.prepare()
-        yield north
+        with Containers() as containers:
+            north = Site(consortium, folder, containers)
+            north.prepare()
+            yield north
     finally:
-        north.remove()
         consortium.stop()
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-import ssl
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -87,22 +86,24 @@ def test_the_hub_shuts_a_revoked_member_out_and_a_resumed_one_in(site: Site) -> 
 
     assert south.down.wait(WAIT_S), outcome
     south.close()
-    with pytest.raises(ssl.SSLError, match="certificate revoked"):
-        _speak(site, "south")
+    assert (is_let_in(site, "south"), is_let_in(site, "north")) == (False, True)
     site.change("resume", "south")
-    assert site.enforce().changes
-    Line(site, "south").close()
+    site.enforce()
+    wait_until(lambda: is_let_in(site, "south"))  # a reload takes the broker a moment
 
 
-def _speak(site: Site, member: str) -> None:
-    """TLS 1.3 tells a client of its refusal with the first byte that it reads."""
+def is_let_in(site: Site, member: str) -> bool:
+    """Whether the broker welcomes a member; a refusal is an alert or a broken line, whichever comes first."""
     context = client_context(MemberHome(site.home(member)).tls)
-    with (
-        socket.create_connection((HOST, site.broker_port), WAIT_S) as plain,
-        context.wrap_socket(plain, server_hostname=HOST) as line,
-    ):
-        line.sendall(b"\x10")
-        line.recv(1)
+    try:
+        with (
+            socket.create_connection((HOST, site.broker_port), WAIT_S) as plain,
+            context.wrap_socket(plain, server_hostname=HOST) as line,
+        ):
+            line.sendall(b"\x10\x11\x00\x04MQTT\x04\x02\x00\x3c\x00\x05probe")
+            return line.recv(4) == b"\x20\x02\x00\x00"
+    except OSError:
+        return False
 
 
 def test_one_members_lines_are_cut_and_nobody_elses(site: Site) -> None:

@@ -27,13 +27,16 @@ _NOT_YET = {"fedward_secagg": ("required", "Secure aggregation"), "fedward_dp": 
 Values = Mapping[str, Any]
 
 
-def inventory_findings(hosts: Mapping[str, Values], groups: Mapping[str, list[str]], root: str) -> list[str]:
+def inventory_findings(
+    hosts: Mapping[str, Values], groups: Mapping[str, list[str]], root: str, renamed: Mapping[str, str] = RENAMED
+) -> list[str]:
     """Every fault of an inventory, each as a sentence with its place and what to do.
 
     Args:
         hosts: Each host's variables.
         groups: Each group's hosts.
         root: The folder that holds roles/ and inventory/variables.yml; a variable that begins as theirs must be one.
+        renamed: Variables' old names, each with its present one.
     """
     specs = {
         path.parents[1].name: _options(path) for path in sorted(Path(root).glob("roles/*/meta/argument_specs.yml"))
@@ -43,7 +46,7 @@ def inventory_findings(hosts: Mapping[str, Values], groups: Mapping[str, list[st
     prefixes = tuple(f"{role}_" for role in specs)
     return [
         *_group_faults(groups),
-        *_unknown(hosts, set(known), prefixes),
+        *_unknown(hosts, set(known), prefixes, renamed),
         *_wrong_types(hosts, known),
         *_shared(hosts, "ansible_host", "address"),
         *_shared(hosts, "fedward_gui_address", "address in browsers"),
@@ -71,11 +74,13 @@ def _group_faults(groups: Mapping[str, list[str]]) -> Iterator[str]:
                 )
 
 
-def _unknown(hosts: Mapping[str, Values], known: set[str], prefixes: tuple[str, ...]) -> Iterator[str]:
+def _unknown(
+    hosts: Mapping[str, Values], known: set[str], prefixes: tuple[str, ...], renamed: Mapping[str, str]
+) -> Iterator[str]:
     for variable in sorted({name for values in hosts.values() for name in values}):
         if variable.startswith(prefixes) and variable not in known:
-            if variable in RENAMED:
-                yield f"'{variable}' is called '{RENAMED[variable]}' now; give it that name."
+            if variable in renamed:
+                yield f"'{variable}' is called '{renamed[variable]}' now; give it that name."
                 continue
             where = [host for host, values in hosts.items() if variable in values]
             at = "every host" if len(where) == len(hosts) else ", ".join(where)

@@ -54,6 +54,7 @@ for _name in (*GROUPS, *COMMANDS):
 @app.callback()
 def prepare() -> None:
     """Keep what our libraries note in passing out of what a person reads."""
+    structlog.reset_defaults()  # nothing of what another command of the same process set: parts do not fit together
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger("warning"),
         logger_factory=ErrorStreamLogger,

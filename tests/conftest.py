@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -18,6 +19,8 @@ settings.register_profile("suite", derandomize=True, deadline=None)
 settings.register_profile("fuzz", max_examples=5000, deadline=None)
 settings.load_profile(os.environ.get("FEDWARD_HYPOTHESIS", "suite"))
 
+UMASK = os.umask(0o022)
+os.umask(UMASK)
 NOW = 1_770_000_000
 ROLES = {
     "north": Role.NODE,
@@ -27,6 +30,14 @@ ROLES = {
     "network": Role.NETWORK,
     "operator": Role.OPERATOR,
 }
+
+
+@pytest.fixture(autouse=True)
+def own_umask() -> Iterator[None]:
+    """Commands that run inside a test's process close it to others, as they should; the next test begins afresh."""
+    os.umask(UMASK)
+    yield
+    os.umask(UMASK)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ BIN = Path(sys.executable).parent
 CHROMIUM = Path("/usr/bin/chromium")
 MAX_REASON = 400  # characters of a failure in the closing list; the whole of it stands where it happened
 MAX_TRACEBACK = 3000  # characters
-LIMIT_S = {"lint": 600, "unit": 900, "integration": 1500, "adversarial": 900, "browser": 900, "docs": 300}
+LIMIT_S = {"lint": 600, "unit": 900, "integration": 2400, "adversarial": 900, "browser": 900, "docs": 300}
 
 
 @dataclass

@@ -15,7 +15,7 @@ _DEBIAN_POOL = tuple(f"{number}.debian.pool.ntp.org" for number in range(4))
 
 
 def mirrors(host: Host) -> list[str]:
-    """The addresses that apt fetches from: ``http://deb.debian.org``, each host and scheme once."""
+    """The addresses that apt fetches from: ``http://mirror.example.org``, each host and scheme once."""
     found = [match for text in host.texts("etc/apt/sources.list", "etc/apt/sources.list.d/*.list")
              for match in _LIST_LINE.findall(text)]  # fmt: skip
     for text in host.texts("etc/apt/sources.list.d/*.sources"):

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -84,25 +81,6 @@ def test_every_rule_that_is_not_kept_has_a_reason() -> None:
 
     assert reasons
     assert [rule for rule, text in reasons.items() if not str(text).strip()] == []
-
-
-def test_an_old_name_is_reported_with_the_new_one(tmp_path: Path) -> None:
-    """A variable that nobody reads any more would be ignored in silence."""
-    role = tmp_path / "roles/moved"
-    for folder in ("tasks", "vars"):
-        (role / folder).mkdir(parents=True)
-    (role / "vars/renamed.yml").write_text("moved_old: moved_new\n")
-    (role / "tasks/main.yml").write_text(f"- ansible.builtin.include_tasks: {ROLES}/host_base/tasks/renamed.yml\n")
-    play = tmp_path / "play.yml"
-    play.write_text("- hosts: localhost\n  gather_facts: false\n  roles: [moved]\n")
-    command = [Path(sys.executable).with_name("ansible-playbook"), "-i", "localhost,", "-c", "local", play]
-
-    done = subprocess.run(
-        [*command, "-e", "moved_old=1"], capture_output=True, text=True, timeout=60, cwd=tmp_path, check=False
-    )
-
-    assert done.returncode != 0
-    assert "moved_old is now called moved_new" in done.stdout + done.stderr
 
 
 def _tasks(found: list[dict[str, Any]] | None) -> list[dict[str, Any]]:

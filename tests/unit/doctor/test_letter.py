@@ -21,10 +21,10 @@ def hospital(node: Machine) -> Machine:
     node.write("etc/systemd/timesyncd.conf.d/hospital.conf", "[Time]\nNTP=time.hospital.example\n")
     node.write(
         "etc/apt/sources.list",
-        "# deb http://old.example/debian x\ndeb [arch=amd64] http://deb.debian.org/debian bookworm main\n",
+        "# deb http://old.example/debian x\ndeb [arch=amd64] http://mirror.example.org/debian bookworm main\n",
     )
     node.write(
-        "etc/apt/sources.list.d/debian.sources", "Types: deb\nURIs: https://security.debian.org/debian-security\n"
+        "etc/apt/sources.list.d/debian.sources", "Types: deb\nURIs: https://updates.example.org/debian-security\n"
     )
     node.write(
         "var/lib/fedward/node/join-request.json",
@@ -40,8 +40,8 @@ def test_it_asks_for_what_this_machine_is_set_to_reach_and_nothing_inbound(hospi
     assert "| out | UDP | 51820 | 127.0.0.1 |" in text
     assert "| out | UDP | 123 | time.hospital.example |" in text
     assert "| out | UDP and TCP | 53 | 10.0.0.53 |" in text
-    assert "| out | TCP | 80 | deb.debian.org |" in text
-    assert "| out | TCP | 443 | security.debian.org |" in text
+    assert "| out | TCP | 80 | mirror.example.org |" in text
+    assert "| out | TCP | 443 | updates.example.org |" in text
     assert "North Hospital; Dr. Weiss, +49 1" in text
     assert "nothing inbound" in text
     assert "TCP 8444" in text
@@ -58,7 +58,7 @@ def test_behind_a_proxy_it_asks_for_the_proxy_alone_and_never_shows_its_password
     text = letter.write(hospital.host(), today=DAY)
 
     assert "| out | TCP | 3128 | proxy.hospital.example |" in text
-    assert "deb.debian.org" not in text
+    assert "mirror.example.org" not in text
     assert "secret" not in text
 
 

@@ -50,13 +50,13 @@ def ask_and_approve() -> None:
         )
     in_kit("ask")
     for name in HOSPITALS:
-        on(name, "fedward-node", "plan", "approve", "plan", "--note", "Read line by line: one logistic regression.")
+        on(name, "fedward-node", "plan", "approve", "bleeding at visit 5", "--note", "Read line by line: one logistic regression.")
 
 
 def in_kit(*arguments: str, timeout_s: float = 600) -> dict[str, Any]:
     """Run the researcher's script in the kit; returns what it says."""
     said = on(
-        RESEARCHER, "docker", "exec", "fedward-kit", "python", "notebooks/researcher.py", *arguments,
+        RESEARCHER, "docker", "exec", "fedward-kit", "python", "researcher.py", *arguments,
         timeout_s=timeout_s,
     )  # fmt: skip
     return json.loads(said.splitlines()[-1])

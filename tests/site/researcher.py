@@ -36,7 +36,7 @@ def main(command: str, rounds: int = 1) -> dict[str, object]:
     with experiment:
         if command == "ask":
             standings = experiment.request_approval("Predict bleeding at visit 5 from the baseline visit.")
-            return {node: str(standing.state) for node, standing in standings.items()}
+            return {node: str(standing.state) for node, standing in standings.answers.items()}
         experiment.run()
         records = experiment.history
         return {

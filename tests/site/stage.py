@@ -73,6 +73,7 @@ def playbook(*arguments: str, log: str, inventory: Path = ROOT / "inventory/loca
         "FEDWARD_SITE_RUN": str(RUN),
         "FEDWARD_SITE_CA": extra_authorities(),
         "ANSIBLE_FORCE_COLOR": "0",
+        "ANSIBLE_CALLBACKS_ENABLED": "ansible.posix.profile_tasks",
     }
     path = RUN / f"{log}.log"
     with path.open("w") as file:

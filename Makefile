@@ -40,7 +40,7 @@ soak: packages $(VENV)/.dev ## Run 500 rounds while every part is killed in turn
 	$(VENV)/bin/python -m tests.soak $(SOAK)
 
 fuzz: $(VENV)/.dev ## Look for inputs that break a promise: thousands of new ones for each property
-	FEDWARD_HYPOTHESIS=fuzz $(VENV)/bin/python -m pytest -q -m hypothesis --timeout 0 tests/unit
+	FEDWARD_HYPOTHESIS=fuzz $(VENV)/bin/python -m pytest -q -m hypothesis --timeout 0 -o faulthandler_timeout=0 tests/unit
 
 defences: $(VENV)/.dev ## Take each defence out of the code in turn, and see its test fail (an hour)
 	$(VENV)/bin/python -m tests.defences

@@ -38,6 +38,7 @@ from tests.site.stage import (
 
 RESULTS = ROOT / "site-results.json"
 ROUNDS = 20
+NO_HURRY = ("-o", "timeout=1800", "-o", "faulthandler_timeout=2000")  # a check may hold a whole deployment
 
 
 @contextmanager
@@ -117,10 +118,8 @@ def checks() -> dict[str, bool]:
     """The checks on the live site, by name."""
     report = RUN / "checks.json"
     report.unlink(missing_ok=True)
-    subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/site", f"--site-report={report}"],
-        cwd=ROOT, check=False,
-    )  # fmt: skip
+    pytest = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *NO_HURRY]
+    subprocess.run([*pytest, "tests/site", f"--site-report={report}"], cwd=ROOT, check=False)
     return json.loads(report.read_text())
 
 

@@ -9,9 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.site import hosts
-from tests.site.stage import container
-
-OUTSIDER = "outsider"
+from tests.site.stage import OUTSIDER, address, container, on
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -34,8 +32,10 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.fixture(scope="session")
 def outsider() -> Iterator[str]:
-    """A machine on the Internet that belongs to nobody of the consortium."""
+    """A machine on the Internet that belongs to nobody of the consortium, with a port scanner."""
     hosts.remove([container(OUTSIDER)])
-    hosts.boot(container(OUTSIDER), suite="bookworm")
+    hosts.boot(container(OUTSIDER), suite="bookworm", ip=address(OUTSIDER))
+    on(OUTSIDER, "apt-get", "-qq", "update")
+    on(OUTSIDER, "apt-get", "-qq", "install", "--yes", "--no-install-recommends", "nmap")
     yield OUTSIDER
     hosts.remove([container(OUTSIDER)])

@@ -18,9 +18,10 @@ ROWS = re.findall(r"^\| `([A-Z_]+)` \|(.*)\|(.*)\|(.*)\|$", (DOCS / "errors.md")
 
 def commands(command: typer.core.TyperGroup, path: str = "fedward") -> list[str]:
     """Every command that a person can type, without its arguments."""
+    context = typer.Context(command)
     found = []
-    for name, inner in command.commands.items():
-        whole = f"{path} {name}"
+    for name in command.list_commands(context):
+        whole, inner = f"{path} {name}", command.get_command(context, name)
         found += commands(inner, whole) if hasattr(inner, "commands") else [whole]
     return found
 

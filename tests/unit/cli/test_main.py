@@ -21,3 +21,16 @@ def test_a_host_without_a_groups_libraries_has_the_other_groups() -> None:
     assert done.returncode == 0, done.stderr
     assert "│ vpn " in done.stdout
     assert "│ node " not in done.stdout
+
+
+def test_a_command_imports_only_what_it_needs() -> None:
+    """A timer on every host asks the VPN twice a minute: the learning libraries would cost it a second each time."""
+    program = (
+        "import sys; from appliance.cli.main import app; app(['vpn', 'addresses', '--help'], standalone_mode=False); "
+        "print('heavy:', {'sqlalchemy', 'numpy', 'torch', 'django', 'flask'} & set(sys.modules))"
+    )
+
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+
+    assert "vpn addresses [OPTIONS]" in done.stdout
+    assert done.stdout.strip().endswith("heavy: set()")

@@ -7,7 +7,6 @@ The exit code is 0 only if nothing failed. What this machine cannot run is named
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -49,11 +48,11 @@ class Result:
 def run(command: list[str], limit_s: float) -> int:
     """The exit code of a tool of our virtual environment, or 124 when it took too long."""
     print("$", " ".join(command), flush=True)
-    with subprocess.Popen([str(BIN / command[0]), *command[1:]], cwd=ROOT, start_new_session=True) as process:
+    with subprocess.Popen([str(BIN / command[0]), *command[1:]], cwd=ROOT) as process:
         try:
             return process.wait(limit_s)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGABRT)  # Python says where each of its threads was
+            process.send_signal(signal.SIGABRT)  # Python says where its threads were
             print(f"{command[0]} was stopped after {limit_s:.0f} s", flush=True)
             return 124
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -31,7 +30,7 @@ from tests.site.stage import (
     ROOT,
     RUN,
     SiteError,
-    address,
+    boot,
     container,
     playbook,
 )
@@ -51,12 +50,6 @@ def part(times: dict[str, float], name: str, what: str) -> Iterator[None]:
     finally:
         times[name] = round(time.monotonic() - start, 1)
         print(f"   {times[name]} s", flush=True)
-
-
-def boot() -> None:
-    """Boot the five hosts."""
-    for name in (HUB, *HOSPITALS, RESEARCHER):
-        hosts.boot(container(name), suite=os.environ.get("SUITE", "bookworm"), ip=address(name))
 
 
 def build() -> None:
@@ -84,7 +77,8 @@ def up(*, keep_images: bool) -> int:
             with part(times, "images", "Building images and wheels"):
                 build()
         with part(times, "hosts", "Booting five bare machines"):
-            boot()
+            for name in (HUB, *HOSPITALS, RESEARCHER):
+                boot(name)
         with part(times, "deployment", "The playbook, on bare machines"):
             playbook(log="first")
         with part(times, "data", "Hospitals register data; the researcher asks; reviewers approve"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -16,7 +15,20 @@ import yaml
 
 from tests.site import hosts
 from tests.site.people import in_kit, until
-from tests.site.stage import HOSPITALS, HUB, RESEARCHER, ROOT, RUN, SiteError, address, container, on, playbook
+from tests.site.stage import (
+    HOSPITALS,
+    HUB,
+    RESEARCHER,
+    ROOT,
+    RUN,
+    SiteError,
+    address,
+    boot,
+    container,
+    environment,
+    on,
+    playbook,
+)
 
 FOURTH = "mississippi"
 
@@ -29,7 +41,7 @@ def inventory() -> Path:
     shutil.copytree(ROOT / "inventory/local", folder)
     tree = yaml.safe_load((folder / "hosts.yml").read_text())
     tree["all"]["children"]["nodes"]["hosts"][FOURTH] = {
-        "ansible_host": container(FOURTH),
+        "ansible_host": address(FOURTH),
         "fedward_institution": "University of Mississippi",
     }
     (folder / "hosts.yml").write_text(yaml.safe_dump(tree))
@@ -40,7 +52,7 @@ def inventory() -> Path:
 def machine() -> Iterator[None]:
     """A bare machine at the fourth hospital."""
     hosts.remove([container(FOURTH)])
-    hosts.boot(container(FOURTH), suite=os.environ.get("SUITE", "bookworm"), ip=address(FOURTH))
+    boot(FOURTH)
     yield
     hosts.remove([container(FOURTH)])
 
@@ -77,7 +89,9 @@ def test_a_fourth_hospital_joins_and_is_revoked_while_the_others_train(inventory
     assert "Node mississippi" in on(FOURTH, "fedward-node", "status")
 
     command = [Path(sys.executable).with_name("fedward"), "member", "revoke", FOURTH, "--home", RUN / "operator"]
-    done = subprocess.run([*command, "-i", inventory], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*command, "-i", inventory], cwd=ROOT, env=environment(), capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     seconds = float(done.stdout.partition("In force at the hub after ")[2].partition(" s")[0])
     print(f"revoked after {seconds} s")

@@ -9,7 +9,7 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13 python3.14; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 
-.PHONY: help demo test lint locks bench pages soak docs fuzz defences translations screenshots roles molecule audit site site-down clean packages
+.PHONY: help demo test lint locks bench pages soak docs fuzz defences translations screenshots roles molecule audit site site-down clean packages docker
 
 help: ## Say what there is
 	@echo "FedWard: make TARGET"
@@ -51,7 +51,7 @@ translations: $(VENV)/.dev ## Bring new texts of the GUI into its catalogues, an
 screenshots: packages $(VENV)/.dev ## Make a picture of every page of the GUI, in both themes and two widths, into screenshots/
 	$(VENV)/bin/python -m tests.browser.screenshots
 
-site: $(VENV)/.dev ## Deploy a consortium on test hosts of this machine and train through its VPN; needs root and Docker
+site: docker $(VENV)/.dev ## Deploy a consortium on test hosts of this machine and train through its VPN, needs root; SUITE=bookworm for Debian 12
 	$(VENV)/bin/python -m tests.site up
 
 site-down: $(VENV)/.dev ## Take the test hosts of 'make site' away again
@@ -60,19 +60,22 @@ site-down: $(VENV)/.dev ## Take the test hosts of 'make site' away again
 roles: $(VENV)/.dev ## Write the roles' READMEs from their argument specs
 	$(VENV)/bin/python -m tests.roles_readme
 
-molecule: $(VENV)/.dev ## Try every role on test hosts, needs root and Docker; SUITE=trixie for Debian 13, ROLES="firewall" for some
+molecule: docker $(VENV)/.dev ## Try every role on test hosts, needs root; SUITE=trixie for Debian 13, ROLES="firewall" for some
 	$(VENV)/bin/python -m tests.molecule.run $(ROLES)
 
-audit: $(VENV)/.dev ## Examine deployed test hosts: OpenSCAP, Lynis, our units, Docker; HOSTS="NAME NAME", needs root and Docker
+audit: $(VENV)/.dev ## Examine the hosts of 'make site': OpenSCAP, Lynis, our units, Docker; HOSTS="NAME NAME" for others
 	$(VENV)/bin/python -m tests.site.audit $(HOSTS)
 
 clean: ## Remove what was built here; the virtual environment as well
-	rm -rf $(VENV) build dist docs/_build demo-run screenshots .cache bench-results.json bench-gui-results.json .pytest_cache \
+	rm -rf $(VENV) build dist docs/_build demo-run site-run artifacts screenshots .cache bench-results.json bench-gui-results.json .pytest_cache \
 		.mypy_cache .ruff_cache .import_linter_cache .hypothesis fedward.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 packages:
 	@.ci/packages
+
+docker:
+	@.ci/docker
 
 $(VENV)/bin/python:
 	@[ -n "$(PYTHON)" ] || { echo "FedWard needs Python 3.11 or newer: install it, or say make PYTHON=/path/to/python."; exit 1; }

@@ -3,6 +3,8 @@
     breakpoint_0003/
       breakpoint.json          settings, the plan's exact text, the history of rounds
       parameters.safetensors   the global parameters after round 3
+      aggregator.safetensors   what the aggregator remembers, if it does
+      best.safetensors         the best parameters so far, if they are kept
 
 Written beside its place and moved there when the disk has it all: a breakpoint is whole, or it is not there.
 Reading one executes nothing; the plan's text is run when ``training_plan()`` or new parameters ask for it.
@@ -13,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -20,12 +23,14 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, m
 
 from appliance.protocol.errors import Code, FedWardError, TensorFileError
 from appliance.protocol.messages import Identifier, Sha256, Tag
-from appliance.protocol.tensors import TensorFile
+from appliance.protocol.tensors import Array, TensorFile, write_tensors
 from researcher_kit.errors import BreakpointError
 from researcher_kit.history import RoundRecord
+from researcher_kit.schedules import Schedule
 from researcher_kit.spool import sync
 
-STATE_FILE, PARAMETERS_FILE = "breakpoint.json", "parameters.safetensors"
+STATE_FILE, PARAMETERS_FILE, AGGREGATOR_FILE = "breakpoint.json", "parameters.safetensors", "aggregator.safetensors"
+BEST_FILE = "best.safetensors"
 
 
 class _Part(BaseModel):
@@ -74,6 +79,12 @@ class Breakpoint(_Part):
     save_breakpoints: bool
     history: tuple[RoundRecord, ...]
     parameters_sha256: Sha256
+    trained: tuple[str, ...] | None = None  # tensors that are no buffers; unknown in breakpoints of the first release
+    aggregator_sha256: Sha256 | None = None
+    schedules: dict[str, Schedule] = {}
+    early_stopping: dict[str, JsonValue] | None = None
+    best_sha256: Sha256 | None = None
+    fingerprints: dict[str, Sha256] = {}
 
 
 def folder_of(experiment: Path, round_: int) -> Path:
@@ -87,11 +98,20 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def save(state: Breakpoint, parameters: Path, experiment: Path) -> Path:
+def save(
+    state: Breakpoint,
+    parameters: Path,
+    experiment: Path,
+    *,
+    aggregator: Mapping[str, Array] | None = None,
+    best: Path | None = None,
+) -> Path:
     """Write a breakpoint into an experiment's folder, over one of the same round.
 
     Args:
         parameters: The tensor file to keep with it.
+        aggregator: The tensors that the aggregator remembers.
+        best: The tensor file of the best parameters so far.
 
     Raises:
         FedWardError: The disk refuses (DISK_FULL).
@@ -102,6 +122,14 @@ def save(state: Breakpoint, parameters: Path, experiment: Path) -> Path:
         part.mkdir(mode=0o700, parents=True)
         _link_or_copy(parameters, part / PARAMETERS_FILE)
         sync(part / PARAMETERS_FILE)
+        if aggregator:
+            write_tensors(aggregator, part / AGGREGATOR_FILE)
+            sync(part / AGGREGATOR_FILE)
+            state = state.model_copy(update={"aggregator_sha256": file_sha256(part / AGGREGATOR_FILE)})
+        if best:
+            _link_or_copy(best, part / BEST_FILE)
+            sync(part / BEST_FILE)
+            state = state.model_copy(update={"best_sha256": file_sha256(part / BEST_FILE)})
         (part / STATE_FILE).write_text(state.model_dump_json(indent=1))
         sync(part / STATE_FILE)
         sync(part)
@@ -124,14 +152,14 @@ def load(folder: Path) -> tuple[Breakpoint, Path]:
     """
     found = folder if (folder / STATE_FILE).is_file() else _newest(folder)
     state = _read_state(found / STATE_FILE)
-    parameters = found / PARAMETERS_FILE
-    try:
-        is_same = file_sha256(parameters) == state.parameters_sha256
-        TensorFile(parameters)
-    except (OSError, TensorFileError) as error:
-        raise BreakpointError(f"{parameters}: missing, or no tensor file.") from error
-    if not is_same:
-        raise BreakpointError(f"{parameters}: altered since it was saved.")
+    hashes = {
+        PARAMETERS_FILE: state.parameters_sha256,
+        AGGREGATOR_FILE: state.aggregator_sha256,
+        BEST_FILE: state.best_sha256,
+    }
+    for name, sha256 in hashes.items():
+        if sha256 is not None:
+            _require_same(found / name, sha256)
     return state, found
 
 
@@ -139,6 +167,16 @@ def delete(folder: Path) -> None:
     """Delete a breakpoint; one that is half gone is not taken for one."""
     (folder / STATE_FILE).unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def _require_same(path: Path, sha256: str) -> None:
+    try:
+        is_same = file_sha256(path) == sha256
+        TensorFile(path)
+    except (OSError, TensorFileError) as error:
+        raise BreakpointError(f"{path}: missing, or no tensor file.") from error
+    if not is_same:
+        raise BreakpointError(f"{path}: altered since it was saved.")
 
 
 def _read_state(path: Path) -> Breakpoint:

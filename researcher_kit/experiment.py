@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import fcntl
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -40,7 +41,8 @@ from appliance.training.arguments import TrainingArguments
 from appliance.training.plan import TrainingPlan
 from appliance.training.source import PlanSource, load_plan
 from researcher_kit import breakpoints
-from researcher_kit.aggregators import Aggregator, FedAverage
+from researcher_kit.aggregators import AGGREGATORS, Aggregator, FedAverage, Setting
+from researcher_kit.early_stopping import BestRound, EarlyStopping
 from researcher_kit.errors import (
     BreakpointError,
     DatasetChoiceError,
@@ -49,17 +51,30 @@ from researcher_kit.errors import (
     NoDatasetError,
     PlanNotApprovedError,
 )
+from researcher_kit.evaluation import Evaluation, EveryAnswer
+from researcher_kit.export import model_card, write_export
 from researcher_kit.federation import ASK_TIMEOUT_S, Answer, Federation
 from researcher_kit.history import History, RoundRecord
-from researcher_kit.monitor import Event, Interrupted, LiveTable, NodesFound, Observer, RoundClosed, StepFinished
+from researcher_kit.monitor import (
+    Event,
+    Interrupted,
+    LiveTable,
+    NodesFound,
+    Observer,
+    RoundClosed,
+    StepFinished,
+    StoppedEarly,
+)
 from researcher_kit.round import Inbox, Round, StopAsked, Terms
+from researcher_kit.schedules import Schedules, scheduled
 from researcher_kit.settings import Settings
 from researcher_kit.spool import Spool
 from researcher_kit.store import RoundBook
-from researcher_kit.strategies import AllNodes, Quorum, Strategy
+from researcher_kit.strategies import STRATEGIES, Strategy
 from researcher_kit.tables import NodeTable
 
 STOP_TIMEOUT_S = 15.0
+EVALUATION_S = 3600.0
 _MAY_RUN = frozenset({PlanState.APPROVED, PlanState.NOT_REQUIRED})
 _log = structlog.get_logger(__name__)
 
@@ -80,6 +95,8 @@ class Experiment(Settings):
         round_limit: How many rounds in all.
         aggregator: ``FedAverage()`` if None.
         strategy: ``AllNodes()`` if None.
+        schedules: Training arguments that change from round to round; see ``researcher_kit.schedules``.
+        early_stopping: When to end before the round limit; the best parameters are kept.
         name: For people.
         experimentation_folder: Where breakpoints go; a folder in the researcher's own if None.
         save_breakpoints: Keep every round's breakpoint, not the last one's only.
@@ -110,6 +127,8 @@ class Experiment(Settings):
         round_limit: int | None = None,
         aggregator: Aggregator | None = None,
         strategy: Strategy | None = None,
+        schedules: Schedules | None = None,
+        early_stopping: EarlyStopping | None = None,
         name: str | None = None,
         experimentation_folder: Path | str | None = None,
         save_breakpoints: bool = False,
@@ -132,6 +151,9 @@ class Experiment(Settings):
         self._round = 0
         self._history: tuple[RoundRecord, ...] = ()
         self._parameters: Path | None = None
+        self._best: Path | None = None
+        self._fingerprints: dict[str, str] = {}  # of the datasets, by node
+        self._trained: frozenset[str] | None = None  # see ``aggregators.Setting``
         self._superseded: Path | None = None  # an automatic breakpoint that the next one replaces
         self._obsolete: list[Callable[[], None]] = []  # deletes files that nobody needs any more
         self._upload_to_delete: str | None = None
@@ -185,6 +207,22 @@ class Experiment(Settings):
         """The global parameters as arrays by name; before the first round, those that the model starts with."""
         return dict(TensorFile(self._require_parameters()))
 
+    def best_round(self) -> BestRound | None:
+        """After which round the parameters were best; None without early stopping, or when none were tested."""
+        return self._early_stopping.best(self.history) if self._early_stopping else None
+
+    def best_parameters(self) -> dict[str, Array]:
+        """The best parameters that were tested, as arrays by name.
+
+        Raises:
+            ExperimentArgumentError: There are none: early stopping is not set, or nothing was tested yet.
+        """
+        if self._best is None:
+            raise ExperimentArgumentError(
+                "No parameters were tested yet.", remedy="Set early_stopping and test_on_global_updates, and run."
+            )
+        return dict(TensorFile(self._best))
+
     def training_plan(self) -> TrainingPlan:
         """The training plan, built and with the global parameters set: ``training_plan().model()`` predicts."""
         plan = self._build_plan()
@@ -208,7 +246,7 @@ class Experiment(Settings):
             increase: Raise the round limit if ``rounds`` goes beyond it.
 
         Returns:
-            How many rounds were run: 0 when the limit is reached already.
+            How many rounds were run: 0 when the limit is reached already, and fewer after early stopping.
 
         Raises:
             ExperimentArgumentError: Something is missing or wrong.
@@ -220,14 +258,80 @@ class Experiment(Settings):
         """
         count = self._count_rounds(rounds, increase)
         if count:
-            with self._running() as inbox:
-                for _ in range(count):
+            with self._running() as (inbox, _):
+                for done in range(count):
+                    if self._is_over():
+                        return done
                     self._run_round(inbox)
+                self._is_over()
         return count
+
+    def _is_over(self) -> bool:
+        stopping, best = self._early_stopping, self.best_round()
+        if stopping is None or best is None or not stopping.is_over(self.history):
+            return False
+        self._emit(StoppedEarly(self._round, best))
+        return True
 
     def run_once(self, increase: bool = False) -> int:
         """Run one round; see ``run``."""
         return self.run(1, increase)
+
+    def evaluate(
+        self,
+        *,
+        nodes: Sequence[str] | None = None,
+        best: bool = False,
+        test_ratio: float | None = None,
+        deadline_s: float = EVALUATION_S,
+    ) -> Evaluation:
+        """Test the global parameters at the nodes, without training.
+
+        Args:
+            nodes: Ask these, which may be others than those that train; None for the experiment's own.
+            best: Test the best parameters of early stopping, instead of the last.
+            test_ratio: The share of each dataset to test on, 1 for all of it at a site that never trained; if None, as
+                the training arguments have it.
+            deadline_s: Seconds that the nodes have.
+
+        Returns:
+            What each node's test said, and the mean. A node that failed is among the ``failures``.
+
+        Raises:
+            ExperimentArgumentError: Nothing is held out to test on, or something is missing.
+            NodeFailedError: No node gave an answer.
+        """
+        arguments = self.training_args() | ({} if test_ratio is None else {"test_ratio": test_ratio})
+        if not TrainingArguments.parse(arguments).test_ratio:
+            raise ExperimentArgumentError(
+                "Nothing is held out to test on.", remedy="Set the training argument test_ratio, or pass test_ratio=."
+            )
+        if best:
+            self.best_parameters()
+        with self._running(nodes) as (inbox, datasets):
+            number, chosen = self._round + 1, self.best_round() if best else None
+            terms = replace(
+                self._terms(number),
+                datasets=datasets,
+                training_args=arguments,
+                aggregator=FedAverage(),
+                strategy=EveryAnswer(deadline_s),
+                parameters=self._best if best and self._best else self._require_parameters(),
+                train=False,
+            )
+            book, spool = RoundBook(self.federation.store, self.id), self._spool(number)
+            if not book.is_clear(number):
+                raise ExperimentArgumentError(
+                    f"Round {number} was begun and is not over.", remedy="run() it to its end first, or stop() it."
+                )
+            try:
+                record = Round(
+                    terms, federation=self.federation, book=book, inbox=inbox, spool=spool, emit=self._emit
+                ).run()
+            finally:
+                self.federation.withdraw(book.abandon(number))
+                spool.clear()
+            return Evaluation.of(record, chosen.round if chosen else self._round)
 
     def stop(self, *, timeout_s: float = STOP_TIMEOUT_S) -> NodeTable[Stopped]:
         """End the experiment's work at every node, and the round that runs here, from any thread.
@@ -247,6 +351,45 @@ class Experiment(Settings):
         rows = [(node, self.federation.institution(node), words.get(node, "no answer yet")) for node in nodes]
         silent = tuple(node for node in nodes if node not in stopped)
         return NodeTable("Stopped", ("node", "institution", "state"), tuple(rows), stopped, silent)
+
+    # What it comes to
+
+    def export(self, folder: Path | str, *, best: bool = False) -> Path:
+        """Write the model, its training plan and its card into a new folder; see ``researcher_kit.export``.
+
+        Args:
+            folder: Where to; it must not be there yet.
+            best: The best parameters that were tested, instead of the last.
+
+        Raises:
+            ExperimentArgumentError: The folder is there already, or there are no such parameters.
+            FedWardError: The disk is full (DISK_FULL).
+        """
+        target, plan = Path(folder).expanduser().absolute(), self._require_plan()
+        if best:
+            self.best_parameters()
+        parameters = self._best if best and self._best else self._require_parameters()
+        built = self._build_plan()
+        chosen = self.best_round() if best else None
+        card = model_card(
+            self.history,
+            experiment_id=self.id,
+            name=self._name,
+            researcher=self.federation.home.member_id,
+            training_plan={"class": plan.class_name, "sha256": plan.sha256},
+            model_args=self._model_args,
+            training_args=self.training_args(),
+            schedules={name: schedule.model_dump(mode="json") for name, schedule in self._schedules.items()},
+            aggregator=repr(self._aggregator),
+            strategy=repr(self._strategy),
+            datasets={
+                node: {"dataset_id": dataset, "fingerprint": self._fingerprints.get(node)}
+                for node, dataset in self._datasets.items()
+            },
+            parameters_after_round=chosen.round if chosen else self._round,
+        )
+        is_torch = "state_dict" in dir(built.model())
+        return write_export(target, parameters, plan.text, card, is_torch=is_torch)
 
     # Approval
 
@@ -334,15 +477,25 @@ class Experiment(Settings):
         experiment._model_args = dict(state.model_args)
         experiment._training_args = TrainingArguments.parse(state.training_args)
         experiment._round_limit, experiment._save_breakpoints = state.round_limit, state.save_breakpoints
-        experiment._aggregator = _restored(state.aggregator, aggregator, (FedAverage,), "aggregator")
-        experiment._strategy = _restored(state.strategy, strategy, (AllNodes, Quorum), "strategy")
+        experiment._trained = None if state.trained is None else frozenset(state.trained)
+        experiment._aggregator, is_same = _part(state.aggregator, aggregator, AGGREGATORS, "aggregator")
+        if is_same:
+            kept = found / breakpoints.AGGREGATOR_FILE
+            experiment._aggregator.restore(state.aggregator.state, TensorFile(kept) if kept.exists() else {})
+        experiment._strategy, is_same = _part(state.strategy, strategy, STRATEGIES, "strategy")
+        if is_same:
+            experiment._strategy.restore(state.strategy.state)
+        experiment._schedules, experiment._fingerprints = dict(state.schedules), dict(state.fingerprints)
+        if state.early_stopping is not None:
+            experiment._early_stopping = EarlyStopping(**state.early_stopping)  # type: ignore[arg-type]  # as saved
+        experiment._best = None if state.best_sha256 is None else found / breakpoints.BEST_FILE
         experiment._history, experiment._folder = state.history, found.parent
         experiment._parameters = found / breakpoints.PARAMETERS_FILE
         for number in range(1, state.round + 1):  # a round that was saved, and whose end a crash cut short
             experiment._spool(number).clear()
         return experiment
 
-    def _save(self, parameters: Path) -> Path:
+    def _save(self, parameters: Path, best: Path | None = None) -> Path:
         plan = self._require_plan()
         state = breakpoints.Breakpoint(
             experiment_id=self.id,
@@ -362,15 +515,27 @@ class Experiment(Settings):
             save_breakpoints=self._save_breakpoints,
             history=self._history,
             parameters_sha256=breakpoints.file_sha256(parameters),
+            trained=None if self._trained is None else tuple(sorted(self._trained)),
+            schedules=self._schedules,
+            fingerprints=self._fingerprints,
+            early_stopping=vars(self._early_stopping) if self._early_stopping else None,
         )
-        folder = breakpoints.save(state, parameters, self.experimentation_path())
+        folder = breakpoints.save(
+            state,
+            parameters,
+            self.experimentation_path(),
+            aggregator=self._aggregator.state_tensors(),
+            best=best or self._best,
+        )
+        self._best = folder / breakpoints.BEST_FILE if best or self._best else None
         self._parameters = folder / breakpoints.PARAMETERS_FILE
         return folder
 
     # One round
 
     @contextmanager
-    def _running(self) -> Iterator[Inbox]:
+    def _running(self, nodes: Sequence[str] | None = None) -> Iterator[tuple[Inbox, dict[str, str]]]:
+        """Hold the experiment, its line and its table; gives the inbox, and the datasets at ``nodes`` or its own."""
         self._require_complete()
         inbox = Inbox(RoundBook(self.federation.store, self.id))
         with _disk_named(self.experimentation_path()), ExitStack() as stack:
@@ -382,9 +547,10 @@ class Experiment(Settings):
             stack.callback(setattr, self, "_inbox", None)
             try:
                 self._find_datasets()
-                self._require_approval()
+                datasets = self._datasets if nodes is None else self._search(nodes)[0]
+                self._require_approval(datasets)
                 self._require_parameters()
-                yield inbox
+                yield inbox, datasets
             except KeyboardInterrupt as interrupt:
                 self._say_interrupted(interrupt)
                 raise
@@ -392,20 +558,22 @@ class Experiment(Settings):
     def _run_round(self, inbox: Inbox) -> None:
         number = self._round + 1
         spool = self._spool(number)
+        self._aggregator.prepare(self._setting(number))
         book = RoundBook(self.federation.store, self.id)
         round_ = Round(
             self._terms(number), federation=self.federation, book=book, inbox=inbox, spool=spool, emit=self._emit
         )
         obsolete, self._upload_to_delete = self._upload_to_delete, None
-        before, remembered = (self._history, self._round), _saved(self._aggregator).state
+        before = (self._history, self._round)
+        remembered = (self._aggregator.state(), self._aggregator.state_tensors())
         try:
             record = round_.run(obsolete_upload=obsolete, meanwhile=self._clear_away)
             self._history, self._round = (*self._history[: number - 1], record), number
-            saved = self._save(spool.aggregated)
+            saved = self._save(spool.aggregated, self._best_of(number))
         except BaseException:  # else the next round would begin with the parameters of the last but one
             self._history, self._round = before
             if round_.is_repeated:
-                self._aggregator.restore(remembered)
+                self._aggregator.restore(*remembered)
             raise
         # A node that is late may still be fetching; what is left behind expires at the network host.
         self._upload_to_delete = None if record.failures else round_.upload_id
@@ -415,8 +583,20 @@ class Experiment(Settings):
         self._supersede(saved)
         self._emit(RoundClosed(record))
 
+    def _best_of(self, number: int) -> Path | None:
+        """The parameters that a round began with, if its tests say that they are the best so far."""
+        best = self.best_round()
+        return self._parameters if best and best.round == number - 1 else None
+
     def _spool(self, number: int) -> Spool:
         return Spool(self.experimentation_path() / "spool" / f"round_{number:04d}")
+
+    def _setting(self, number: int) -> Setting:
+        arguments = TrainingArguments.parse(self._scheduled(number))
+        return Setting(tuple(sorted(self._datasets)), self._trained, arguments)
+
+    def _scheduled(self, number: int) -> dict[str, Any]:
+        return scheduled(self.training_args(), self._schedules, number)
 
     def _terms(self, number: int) -> Terms:
         return Terms(
@@ -426,7 +606,7 @@ class Experiment(Settings):
             datasets=self._datasets,
             plan=self._require_plan(),
             model_args=self._model_args,
-            training_args=self.training_args(),
+            training_args=self._scheduled(number),
             aggregator=self._aggregator,
             strategy=self._strategy,
             parameters=self._require_parameters(),
@@ -484,6 +664,13 @@ class Experiment(Settings):
     # What a run needs
 
     def _require_complete(self) -> None:
+        if self._early_stopping and not (
+            self._training_args.test_on_global_updates and self._training_args.test_ratio > 0
+        ):
+            raise ExperimentArgumentError(
+                "Early stopping needs tests of the global parameters.",
+                remedy="Set the training arguments test_ratio, above 0, and test_on_global_updates.",
+            )
         if missing := self._missing():
             raise ExperimentArgumentError(
                 f"The experiment is not complete: {'; '.join(missing)}.", remedy="Set what is missing; see info()."
@@ -506,7 +693,9 @@ class Experiment(Settings):
         if self._parameters is None or (self._is_plan_new and self._round == 0):
             self._start()
         elif self._is_plan_new:
-            self._require_same_model(self._build_plan().get_parameters(copy=False))
+            plan = self._build_plan()
+            self._require_same_model(plan.get_parameters(copy=False))
+            self._trained = plan.trained_names()
         self._is_plan_new = False
         assert self._parameters is not None
         return self._parameters
@@ -516,7 +705,9 @@ class Experiment(Settings):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         start = folder / ".start.safetensors"
         start.unlink(missing_ok=True)  # after a crash it may be a breakpoint's own file, which never changes
-        write_tensors(self._build_plan().get_parameters(copy=False), start)
+        plan = self._build_plan()
+        self._trained = plan.trained_names()
+        write_tensors(plan.get_parameters(copy=False), start)
         saved = self._save(start)
         start.unlink()
         self._superseded = None if self._save_breakpoints else saved
@@ -537,17 +728,27 @@ class Experiment(Settings):
             self.federation.require_nodes(tuple(self._choices))
             self._datasets = dict(self._choices)
             return
-        found = self.federation.search(self._tags, nodes=self._nodes)
+        self._datasets, found = self._search(self._nodes)
+        self._fingerprints = {
+            node: info.fingerprint
+            for node, datasets in found.answers.items()
+            for info in datasets
+            if info.dataset_id == self._datasets.get(node)
+        }
+        self._emit(NodesFound(dict(self._datasets), found.silent))
+
+    def _search(self, nodes: Sequence[str] | None) -> tuple[dict[str, str], NodeTable[tuple[DatasetInfo, ...]]]:
+        """The dataset of each of these nodes, or of all that have one, and what the nodes answered."""
+        found = self.federation.search(self._tags, nodes=nodes)
         chosen = {node: self._choose_dataset(node, datasets) for node, datasets in found.answers.items()}
-        self._datasets = {node: dataset for node, dataset in chosen.items() if dataset}
-        lacking = [node for node in self._nodes or () if node not in self._datasets]
-        if lacking or not self._datasets:
-            self._datasets = {}
+        datasets = {node: dataset for node, dataset in chosen.items() if dataset}
+        lacking = [node for node in nodes or () if node not in datasets]
+        if lacking or not datasets:
             raise NoDatasetError(
                 f"No dataset tagged {', '.join(self._tags)} at {', '.join(lacking) or 'any node'}"
                 + (f"; no answer from {self.federation.named(found.silent)}." if found.silent else ".")
             )
-        self._emit(NodesFound(dict(self._datasets), found.silent))
+        return datasets, found
 
     def _choose_dataset(self, node: str, datasets: Sequence[DatasetInfo]) -> str | None:
         ids = [info.dataset_id for info in datasets]
@@ -573,9 +774,9 @@ class Experiment(Settings):
             raise NoDatasetError(f"No dataset tagged {', '.join(self._tags)} at any node, so nobody to ask.")
         return approvers
 
-    def _require_approval(self) -> None:
+    def _require_approval(self, nodes: Iterable[str]) -> None:
         plan = self._require_plan()
-        asked = [node for node in sorted(self._datasets) if (node, plan.sha256) not in self._cleared]
+        asked = [node for node in sorted(nodes) if (node, plan.sha256) not in self._cleared]
         if not asked:
             return
         standings = self.plan_status(nodes=asked)
@@ -622,6 +823,8 @@ _ARGUMENTS = (
     "round_limit",
     "aggregator",
     "strategy",
+    "schedules",
+    "early_stopping",
     "name",
     "experimentation_folder",
     "save_breakpoints",
@@ -639,7 +842,8 @@ def _saved(part: Aggregator | Strategy) -> breakpoints.SavedPart:
     return breakpoints.SavedPart(name=type(part).__name__, state=part.state())
 
 
-def _restored(saved: breakpoints.SavedPart, given: Any, known: tuple[type[Any], ...], what: str) -> Any:
+def _part(saved: breakpoints.SavedPart, given: Any, known: tuple[type[Any], ...], what: str) -> tuple[Any, bool]:
+    """An aggregator or a strategy as a breakpoint names it, and whether it is the one whose memory was saved."""
     by_name = {kind.__name__: kind for kind in known}
     if given is None and saved.name not in by_name:
         raise BreakpointError(
@@ -647,9 +851,7 @@ def _restored(saved: breakpoints.SavedPart, given: Any, known: tuple[type[Any], 
             remedy=f"Pass {what}={saved.name}(...) to load_breakpoint().",
         )
     part = by_name[saved.name]() if given is None else given
-    if type(part).__name__ == saved.name:
-        part.restore(saved.state)
-    return part
+    return part, type(part).__name__ == saved.name
 
 
 @contextmanager

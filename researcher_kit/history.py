@@ -25,6 +25,7 @@ class NodeRecord(_Record):
         download_s: Seconds to fetch, open and check it here.
         timing: Where the time went at the node.
         overrides: Arguments that the node changed, each with its rule.
+        learning_rates: See ``appliance.protocol.messages.TrainReply``.
     """
 
     node_id: str
@@ -34,6 +35,7 @@ class NodeRecord(_Record):
     metrics: tuple[Metrics, ...] = ()
     overrides: tuple[Override, ...] = ()
     timing: Timing = Timing()
+    learning_rates: float | None = None
     update_bytes: int
     download_s: float
 

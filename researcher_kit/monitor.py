@@ -24,6 +24,7 @@ from rich.table import Table
 from rich.text import Text
 
 from appliance.protocol.rounds import ResearcherStep
+from researcher_kit.early_stopping import BestRound
 from researcher_kit.errors import NodeFailure
 from researcher_kit.history import NodeRecord, RoundRecord
 from researcher_kit.tables import printable
@@ -45,6 +46,7 @@ class RoundStarted:
     round_limit: int
     nodes: Mapping[str, str]  # institutions by node
     is_resumed: bool
+    is_test: bool = False  # no training: a test of the global parameters
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,14 @@ class RoundClosed:
 
 
 @dataclass(frozen=True)
+class StoppedEarly:
+    """The last tests brought nothing better; ``best`` is what the experiment keeps."""
+
+    round: int
+    best: BestRound
+
+
+@dataclass(frozen=True)
 class Interrupted:
     """The run was interrupted; it resumes from this folder."""
 
@@ -136,6 +146,7 @@ Event = (
     | NodeFailed
     | StepFinished
     | RoundClosed
+    | StoppedEarly
     | Interrupted
 )
 Observer = Callable[[Event], None]
@@ -192,10 +203,18 @@ class LiveTable:
             case RoundStarted():
                 again = " (resumed)" if event.is_resumed else ""
                 self._title = f"Round {event.round} of {event.round_limit}{again}"
+                if event.is_test:
+                    self._title = f"Test of the parameters after round {event.round - 1}{again}"
                 self._lines = {node: _Line(institution) for node, institution in sorted(event.nodes.items())}
             case RoundClosed():
                 record = event.record
                 self._closed.append(f"Round {record.round}: {len(record.replies)} nodes, {record.seconds:.1f} s")
+            case StoppedEarly():
+                best = event.best
+                self._closed.append(
+                    f"Stopped after round {event.round}: nothing better than {best.metric}={best.value:.4g}, "
+                    f"after round {best.round}"
+                )
             case Interrupted():
                 self._closed.append(f"Interrupted in round {event.round}; resume from {event.folder}")
             case _:

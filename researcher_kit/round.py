@@ -41,7 +41,7 @@ from appliance.protocol.messages import (
 )
 from appliance.protocol.rounds import ResearcherStep
 from appliance.protocol.sealing import Sealed, open_key, seal, seal_key, sealed_size
-from appliance.protocol.tensors import TensorFile
+from appliance.protocol.tensors import AGGREGATOR_PREFIX, TensorFile
 from appliance.training.source import PlanSource
 from researcher_kit.aggregators.base import Aggregator, Update, require_like
 from researcher_kit.errors import (
@@ -83,6 +83,7 @@ class Terms:
     Attributes:
         datasets: The dataset of each node that has one.
         parameters: The tensor file of the global parameters.
+        train: False: only test them.
     """
 
     experiment_id: str
@@ -95,11 +96,13 @@ class Terms:
     aggregator: Aggregator
     strategy: Strategy
     parameters: Path
+    train: bool = True
 
     def digest(self) -> str:
         """A hash of what the requests say; a round begun on other terms is not taken up again."""
         said = [dict(self.datasets), self.plan.sha256, self.plan.class_name, dict(self.model_args)]
-        said += [dict(self.training_args), self.aggregator.node_args()]
+        said += [dict(self.training_args), self.aggregator.create_aggregator_args()]
+        said += [] if self.train else ["test only"]
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
@@ -118,7 +121,7 @@ class StopAsked:
 @dataclass(frozen=True)
 class _Fetched:
     node_id: str
-    update: TensorFile
+    update: TensorFile | None  # None of a test
     seconds: float
 
 
@@ -174,6 +177,8 @@ class Round:
         self._is_recorded = False
         self._requests: dict[str, Request] = {}
         self._arrived: dict[str, _Fetched] = {}
+        self._seconds: dict[str, float] = {}  # when each arrived, after the round was asked for
+        self._origin = self._began
         self._failed: dict[str, NodeFailure] = {}
         self._paused: dict[str, int] = {}  # since when, by node
 
@@ -235,8 +240,11 @@ class Round:
             self._spool.clear()
             row = RoundRow(ResearcherStep.CHOSEN, terms, self._choose())
         self._spool.open()
+        if row.step is ResearcherStep.AGGREGATED:
+            self._spool.restore(self._terms.aggregator)
         institutions = {node: self._federation.institution(node) for node in row.chosen}
-        self._emit(RoundStarted(self._terms.round, self._terms.round_limit, institutions, is_resumed))
+        is_test = not self._terms.train
+        self._emit(RoundStarted(self._terms.round, self._terms.round_limit, institutions, is_resumed, is_test))
         if not is_resumed:
             self._emit(StepFinished(self._terms.round, row.step))
         return row
@@ -255,10 +263,11 @@ class Round:
     def _upload(self, row: RoundRow) -> RoundRow:
         began = time.monotonic()
         upload_id = content = None
-        if sealed_size(self._terms.parameters.stat().st_size) <= MAX_ENCLOSED_BYTES:
-            sealed, content = _enclosed(self._terms.parameters)
+        tensors = self._tensors_for_nodes()
+        if sealed_size(tensors.stat().st_size) <= MAX_ENCLOSED_BYTES:
+            sealed, content = _enclosed(tensors)
         else:
-            path, sealed = self._spool.seal_parameters(self._terms.parameters)
+            path, sealed = self._spool.seal_parameters(tensors)
             upload_id = self._upload_parameters(path, sealed, row.chosen)
             path.unlink()
         self._content_key = sealed.content_key
@@ -277,6 +286,14 @@ class Round:
         self._upload_s = time.monotonic() - began
         self._emit(ParametersUploaded(self._terms.round, sealed.size_bytes, self._upload_s))
         return row
+
+    def _tensors_for_nodes(self) -> Path:
+        """The file that the nodes get: the global parameters, and what the aggregator has for them."""
+        more = self._terms.aggregator.node_tensors()
+        if not more:
+            return self._terms.parameters
+        named = {f"{AGGREGATOR_PREFIX}{name}": array for name, array in more.items()}
+        return self._spool.write_request(named | dict(TensorFile(self._terms.parameters)))
 
     def _upload_parameters(self, path: Path, sealed: Sealed, recipients: Sequence[str]) -> str:
         upload_id = str(uuid.uuid4())
@@ -315,13 +332,14 @@ class Round:
     def _collect(self, row: RoundRow) -> RoundRow:
         assert row.requested_at is not None
         # Of this clock only the time between is used, but for a crash in between.
-        origin = time.monotonic() - max(0.0, self._federation.clock() - row.requested_at)
+        self._origin = time.monotonic() - max(0.0, self._federation.clock() - row.requested_at)
         self._take_all(row)
         self._meanwhile()
         while True:
-            view = self._view(time.monotonic() - origin)
+            view = self._view(time.monotonic() - self._origin)
             decision = self._terms.strategy.decide(view)
             if decision.verdict is Verdict.CLOSE:
+                self._terms.strategy.closed(view)
                 break
             if decision.verdict is Verdict.FAIL:
                 self._fail(view)
@@ -343,7 +361,9 @@ class Round:
                 raise AggregationError(f"The update is lost: {lost[0]}", code=lost[0].code)
         began = time.monotonic()
         replies = [self._record_of(node) for node in row.used]
-        self._spool.write_aggregated(self._aggregated(replies), is_synced=self._has_downloads)
+        tensors = self._aggregated(replies) if self._terms.train else None
+        if tensors is not None:
+            self._spool.write_aggregated(tensors, self._terms.aggregator, is_synced=self._has_downloads)
         aggregation_s = time.monotonic() - began
         record = self._record(row, replies, aggregation_s)
         row = replace(row, step=ResearcherStep.AGGREGATED, record=record)
@@ -372,6 +392,7 @@ class Round:
                 self._emit(NodeReceived(self._terms.round, request.node_id))
             case _Fetched() if event.node_id not in self._failed:
                 self._arrived[event.node_id] = event
+                self._seconds[event.node_id] = time.monotonic() - self._origin
                 self._emit(NodeReplied(self._terms.round, self._record_of(event.node_id)))
             case _Refused():
                 self._give_up(self._failure(event.node_id, event.error.code, event.error.message, event.error.rule))
@@ -408,6 +429,8 @@ class Round:
         match request.reply:
             case ErrorReply() as error:
                 self._give_up(self._failure(request.node_id, error.code, error.message, error.rule, error.plan_line))
+            case TrainReply() if not self._terms.train:
+                self._hear(_Fetched(request.node_id, None, 0.0))
             case TrainReply() as reply if reply.update is None or reply.sample_count is None:
                 lacks = "an update" if reply.update is None else "a sample count"
                 message = f"Its reply came without {lacks}."
@@ -433,7 +456,7 @@ class Round:
 
     def _view(self, elapsed_s: float) -> RoundView:
         asked = frozenset(request.node_id for request in self._requests.values())
-        return RoundView(asked, frozenset(self._arrived), dict(self._failed), elapsed_s)
+        return RoundView(asked, frozenset(self._arrived), dict(self._failed), elapsed_s, dict(self._seconds))
 
     def _fail(self, view: RoundView) -> None:
         failures = [self._failed[node] for node in sorted(self._failed)]
@@ -468,7 +491,11 @@ class Round:
     # Aggregating
 
     def _aggregated(self, replies: list[NodeRecord]) -> Mapping[str, Any]:
-        updates = [Update(reply.node_id, reply.sample_count, self._arrived[reply.node_id].update) for reply in replies]
+        updates = []
+        for reply in replies:
+            update = self._arrived[reply.node_id].update
+            assert update is not None
+            updates.append(Update(reply.node_id, reply.sample_count, update, reply.learning_rates))
         tensors = self._terms.aggregator.aggregate(updates, self._parameters)
         fault = require_like(tensors, self._expected)
         if fault:
@@ -479,17 +506,16 @@ class Round:
         request = next(request for request in self._requests.values() if request.node_id == node_id)
         reply = request.reply
         assert isinstance(reply, TrainReply)
-        assert reply.update is not None
-        assert reply.sample_count is not None
         return NodeRecord(
             node_id=node_id,
             institution=self._federation.institution(node_id),
             dataset_id=request.dataset_id,
-            sample_count=reply.sample_count,
+            sample_count=reply.sample_count or 0,
             metrics=reply.metrics,
             overrides=reply.overrides,
             timing=reply.timing,
-            update_bytes=reply.update.size_bytes,
+            learning_rates=reply.learning_rates,
+            update_bytes=reply.update.size_bytes if reply.update else 0,
             download_s=self._arrived[node_id].seconds,
         )
 
@@ -531,8 +557,9 @@ class Round:
             plan_class=terms.plan.class_name,
             model_args=dict(terms.model_args),
             training_args=dict(terms.training_args),
-            aggregator_args=terms.aggregator.node_args(),
+            aggregator_args=terms.aggregator.create_aggregator_args(),
             parameters=parameters,
+            train=terms.train,
             deadline=deadline,
         )
 

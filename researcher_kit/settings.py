@@ -16,7 +16,9 @@ from appliance.training.arguments import TrainingArguments
 from appliance.training.plan import TrainingPlan
 from appliance.training.source import PlanSource, plan_source
 from researcher_kit.aggregators import Aggregator, FedAverage
+from researcher_kit.early_stopping import EarlyStopping
 from researcher_kit.errors import ExperimentArgumentError
+from researcher_kit.schedules import Cosine, Exponential, Schedules, Steps, scheduled
 from researcher_kit.strategies import AllNodes, Strategy
 from researcher_kit.tables import Table
 
@@ -53,6 +55,8 @@ class Settings:
         self._strategy: Strategy = AllNodes()
         self._folder: Path | None = None
         self._save_breakpoints = False
+        self._schedules: dict[str, Steps | Exponential | Cosine] = {}
+        self._early_stopping: EarlyStopping | None = None
 
     # Setters
 
@@ -135,6 +139,24 @@ class Settings:
         _require(isinstance(save_breakpoints, bool), "save_breakpoints", save_breakpoints, "True or False")
         self._save_breakpoints = save_breakpoints
 
+    def set_schedules(self, schedules: Schedules | None) -> None:
+        """Training arguments that change from round to round: ``{"optimizer_args.lr": Exponential(0.1, 0.95)}``.
+
+        Raises:
+            ArgumentInvalidError: The value of round 1 is not allowed for the argument.
+        """
+        given = dict(schedules or {})
+        is_right = all(isinstance(each, Steps | Exponential | Cosine) for each in given.values())
+        _require(is_right, "schedules", schedules, "a mapping of argument names to Steps, Exponential or Cosine")
+        TrainingArguments.parse(scheduled(self.training_args(), given, 1))
+        self._schedules = given
+
+    def set_early_stopping(self, early_stopping: EarlyStopping | None) -> None:
+        """When to end before the round limit; None for never."""
+        is_right = early_stopping is None or isinstance(early_stopping, EarlyStopping)
+        _require(is_right, "early_stopping", early_stopping, 'an EarlyStopping("AUC", patience=5), or None')
+        self._early_stopping = early_stopping
+
     def set_test_ratio(self, ratio: float) -> None:
         """The share of each dataset that is held out for tests."""
         self._change_arguments(test_ratio=ratio)
@@ -193,6 +215,14 @@ class Settings:
         """What chooses the nodes and decides on late and lost ones."""
         return self._strategy
 
+    def schedules(self) -> dict[str, Steps | Exponential | Cosine]:
+        """Which training arguments change from round to round, and how."""
+        return dict(self._schedules)
+
+    def early_stopping(self) -> EarlyStopping | None:
+        """When the experiment ends before its round limit."""
+        return self._early_stopping
+
     def save_breakpoints(self) -> bool:
         """Whether every round's breakpoint is kept."""
         return self._save_breakpoints
@@ -222,9 +252,11 @@ class Settings:
             ("training plan", plan),
             ("model arguments", json.dumps(self._model_args)),
             ("training arguments", json.dumps(self.training_args())),
+            *((f"schedule of {name}", repr(schedule)) for name, schedule in self._schedules.items()),
             ("aggregator", repr(self._aggregator)),
             ("strategy", repr(self._strategy)),
             ("round limit", "missing" if self._round_limit is None else str(self._round_limit)),
+            ("early stopping", repr(self._early_stopping) if self._early_stopping else "—"),
             ("breakpoints", "of every round" if self._save_breakpoints else "of the last round"),
         ]
 

@@ -6,6 +6,7 @@ A file has its final name only when it is whole; what a crash leaves behind is f
 from __future__ import annotations
 
 import io
+import json
 import os
 import shutil
 import threading
@@ -26,6 +27,7 @@ from appliance.protocol.tensors import (
     require_finite,
     write_tensors,
 )
+from researcher_kit.aggregators import Aggregator
 from researcher_kit.errors import UpdateRefusedError
 from researcher_kit.wire import Files
 
@@ -37,6 +39,7 @@ class Spool:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._state, self._memory = folder / "aggregator.json", folder / "aggregator.safetensors"
 
     @property
     def aggregated(self) -> Path:
@@ -81,14 +84,40 @@ class Spool:
             target.unlink(missing_ok=True)
             raise UpdateRefusedError(f"Its update was refused. {error.message}") from error
 
-    def write_aggregated(self, tensors: Mapping[str, Array], *, is_synced: bool) -> None:
-        """Write the next global parameters; ``is_synced``: safe against a power cut already."""
-        part = self.aggregated.with_suffix(".part")
+    def write_aggregated(self, tensors: Mapping[str, Array], aggregator: Aggregator, *, is_synced: bool) -> None:
+        """Write the next global parameters, and before them what the aggregator remembers.
+
+        Args:
+            is_synced: Return when they are safe against a power cut.
+        """
+        if state := aggregator.state():
+            self._write(self._state, json.dumps(state), is_synced=is_synced)
+        if memory := aggregator.state_tensors():
+            self._write(self._memory, memory, is_synced=is_synced)
+        self._write(self.aggregated, tensors, is_synced=is_synced)
+
+    def restore(self, aggregator: Aggregator) -> None:
+        """Let the aggregator remember what it did when these parameters were written."""
+        if self._state.exists():
+            memory = TensorFile(self._memory) if self._memory.exists() else {}
+            aggregator.restore(json.loads(self._state.read_text()), memory)
+
+    def write_request(self, tensors: Mapping[str, Array]) -> Path:
+        """Write the tensors that nodes get, where they are not the global parameters alone."""
+        path = self._folder / "request.safetensors"
+        self._write(path, tensors, is_synced=False)
+        return path
+
+    def _write(self, path: Path, content: Mapping[str, Array] | str, *, is_synced: bool) -> None:
+        part = path.with_suffix(".part")
         with _disk_errors(self._folder):
-            write_tensors(tensors, part)
+            if isinstance(content, str):
+                part.write_text(content)
+            else:
+                write_tensors(content, part)
             if is_synced:
                 sync(part)
-            part.replace(self.aggregated)
+            part.replace(path)
 
     def clear(self) -> None:
         """Delete the folder: the round is closed, or begins anew."""

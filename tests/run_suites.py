@@ -7,6 +7,7 @@ The exit code is 0 only if nothing failed. What this machine cannot run is named
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -48,7 +49,8 @@ class Result:
 def run(command: list[str], limit_s: float) -> int:
     """The exit code of a tool of our virtual environment, or 124 when it took too long."""
     print("$", " ".join(command), flush=True)
-    with subprocess.Popen([str(BIN / command[0]), *command[1:]], cwd=ROOT) as process:
+    path = f"{BIN}{os.pathsep}{os.environ['PATH']}"  # some start others by name
+    with subprocess.Popen([str(BIN / command[0]), *command[1:]], cwd=ROOT, env=os.environ | {"PATH": path}) as process:
         try:
             return process.wait(limit_s)
         except subprocess.TimeoutExpired:
@@ -64,9 +66,14 @@ def checks(*commands: list[str], limit_s: float) -> Result:
 
 
 def lint() -> Result:
-    """Style, types, and which room may import which."""
+    """Style, types, which room may import which, and Ansible's own rules for production."""
     return checks(
-        ["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"], ["lint-imports"], limit_s=LIMIT_S["lint"]
+        ["ruff", "check", "."],
+        ["ruff", "format", "--check", "."],
+        ["mypy"],
+        ["lint-imports"],
+        ["ansible-lint", "-q"],
+        limit_s=LIMIT_S["lint"],
     )
 
 

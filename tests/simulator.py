@@ -39,6 +39,7 @@ from appliance.protocol.messages import (
     ErrorReply,
     Heartbeat,
     ListDatasets,
+    Metrics,
     Ping,
     PlanApproval,
     PlanStanding,
@@ -57,7 +58,7 @@ from appliance.protocol.messages import (
 )
 from appliance.protocol.register import CONSORTIUM, Member, Register, Role, sign_register
 from appliance.protocol.sealing import open_key, read_chunks, seal, seal_key, unseal
-from appliance.protocol.tensors import tensor_bytes
+from appliance.protocol.tensors import AGGREGATOR_PREFIX, tensor_bytes
 from appliance.protocol.topics import Topic, last_will_topic, parse_topic
 from appliance.transport import mailbox
 from appliance.transport.mailbox import Mailbox
@@ -291,6 +292,9 @@ class SimulatedNode:
         replies: How often it sends each TrainReply, each time in a new envelope.
         is_silent: It takes requests and never answers them.
         trained: The jti of each Train that it worked on.
+        scores: What its test of the global parameters says in each round, by metric.
+        learning_rates: As in its replies.
+        sent: The aggregator's tensors of its last round.
     """
 
     consortium: Consortium
@@ -305,6 +309,9 @@ class SimulatedNode:
     plans: dict[str, str] = field(default_factory=dict)
     trained: list[str] = field(default_factory=list)
     stopped: list[str] = field(default_factory=list)
+    scores: Callable[[int], dict[str, float]] | None = None
+    learning_rates: float | None = None
+    sent: Arrays = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.keys = self.consortium.keys[self.member_id]
@@ -401,17 +408,21 @@ class SimulatedNode:
         place = {"experiment_id": train.experiment_id, "round": train.round}
         yield Scalar(**place, iteration=1, iterations=2, epoch=1, values={"loss": 0.5})
         try:
-            update, samples = self.train(self, train, self._parameters(train))
+            tensors = self._parameters(train)
+            self.sent = {name: tensors.pop(name) for name in [*tensors] if name.startswith(AGGREGATOR_PREFIX)}
+            update, samples = self.train(self, train, tensors)
         except FedWardError as error:
             yield ErrorReply(**place, code=error.code, message=error.message, rule=error.rule, plan_line=self.plan_line)
             return
-        sealed = self._upload(envelope.sender, train, update)
+        sealed = self._upload(envelope.sender, train, update) if train.train else None
         for _ in range(self.replies):
             yield TrainReply(
                 **place,
                 dataset_id=train.dataset_id,
                 update=sealed,
                 sample_count=samples,
+                metrics=(Metrics(stage="global", samples=20, values=self.scores(train.round)),) if self.scores else (),
+                learning_rates=self.learning_rates,
                 timing=Timing(train_s=0.01),
                 reached=Reached(iteration=2, iterations=2, epoch=1, values={"loss": 0.4}),
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated
 
@@ -154,11 +155,17 @@ def _write(out: Path, ids: dict[str, str], version: str, sign_key: Path | None) 
             require_no_torch(IMAGES[name], found)
         created = str(client.images.get(image_id).attrs["Created"])
         (out / f"sbom/{name}.cdx.json").write_text(bill(name, version, image_id, created, found), "utf-8")
+    # Hosts need no base: each image's archive holds its own.
+    new = [n for n in ids if n != BASE and (known.get(n) != ids[n] or not artifacts.archive(out, n).exists())]
+
+    def archived(name: str) -> Path:
         path = artifacts.archive(out, name)
-        # Hosts need no base: each image's archive holds its own.
-        if name != BASE and (known.get(name) != image_id or not path.exists()):
+        save(docker_client(), ids[name], f"fedward/{name}:{version}", path)
+        return path
+
+    with ThreadPoolExecutor() as pool:  # zlib lets other threads run
+        for name, path in zip(new, pool.map(archived, new), strict=True):
             console.print(visible(f"{name}: {path}"), soft_wrap=True)
-            save(client, image_id, f"fedward/{name}:{version}", path)
     artifacts.write_lock(out, known | ids)
     artifacts.write_sums(out)
     if sign_key is not None:

@@ -62,9 +62,9 @@ def _ask(member: str | None) -> None:
 def _carry_out(steps: list[Step], *, farewell: str) -> None:
     """The program goes last, so that all is said before: afterwards it may not find its own parts any more."""
     for number, step in enumerate(steps, 1):
+        _say(f"[{number}/{len(steps)}] {step.says}")
         if number == len(steps):
             _say(farewell)
-        _say(f"[{number}/{len(steps)}] {step.says}")
         if archive := carry_out(step, run):
             _say(f"The records are in {archive}.")
 

@@ -72,6 +72,10 @@ def write(host: Host, *, today: dt.date, machine: str | None = None) -> str:
             "This host is the hub: its own firewall lets UDP in to the port in vpn.toml.",
             remedy="Write the letter on a hospital's or researcher's host, or say --as node and --hub.",
         )
+    if not host.hubs and (closed := host.closed()):
+        raise ConfigurationError(
+            f"The hub is in {closed}, which only root may look into.", remedy="Say the command with sudo."
+        )
     if not host.hubs:
         raise ConfigurationError(
             "No hub is known here yet.", remedy="Give its endpoint: fedward doctor --letter --hub vpn.example.org:51820"

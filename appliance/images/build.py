@@ -11,6 +11,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +32,7 @@ DEBIAN = f"fedward/debian:{SUITE}"
 _PINNED_DATE = "1760000000"  # the same packages make the same bytes
 _SHARED = ("install-libraries", "install-fedward")
 _LAST_LINES = 15
+_AT_ONCE = 2  # images; most of a build is one process that unpacks wheels
 
 Say = Callable[[str], None]
 
@@ -96,20 +98,23 @@ class Builder:
         with self.network.in_force():
             own = own_wheel(self.source, self.cache / "own")
             (pip,) = fetch(self.source.lock(PIP), self.cache / PIP)
-            ids = {BASE: self._build_base(client)}
-            for image in images:
-                self.say(f"{image.name}: wheels")
-                with self._context(image.name) as context:
-                    wheels = self._fetch(image, context / "lock")
-                    for name in _SHARED:
-                        shutil.copy(self.source.images / name, context)
-                    (context / "wheels").mkdir()
-                    for wheel in wheels:
-                        shutil.copy(wheel, context / "wheels")
-                    shutil.copy(pip, context)
-                    shutil.copy(own, context)
-                    ids[image.name] = self._docker_build(client, image.name, context, {"BASE": ids[BASE]})
-        return ids
+            base = self._build_base(client)
+            with ThreadPoolExecutor(_AT_ONCE) as pool:
+                made = pool.map(lambda image: self._build_on(base, client, image, pip, own), images)
+                return {BASE: base, **{image.name: image_id for image, image_id in zip(images, made, strict=True)}}
+
+    def _build_on(self, base: str, client: docker.DockerClient, image: Image, pip: Path, own: Path) -> str:
+        self.say(f"{image.name}: wheels")
+        with self._context(image.name) as context:
+            wheels = self._fetch(image, context / "lock")
+            for name in _SHARED:
+                shutil.copy(self.source.images / name, context)
+            (context / "wheels").mkdir()
+            for wheel in wheels:
+                shutil.copy(wheel, context / "wheels")
+            shutil.copy(pip, context)
+            shutil.copy(own, context)
+            return self._docker_build(client, image.name, context, {"BASE": base})
 
     def tag(self, name: str) -> str:
         """What Docker calls an image of ours."""

@@ -24,9 +24,18 @@ _UNITS = "etc/systemd/system"
 _UNIT = re.compile(r"fedward-[a-z@-]+\.(service|timer|socket|path)")
 # Settings of other programs that call ours: those programs would stumble over them once ours is gone.
 _CALLERS = (f"{_UNITS}/*.d", "etc/apt/apt.conf.d", "etc/cron.d", "etc/sudoers.d", "etc/logrotate.d")
-_CALLS = re.compile(r"/opt/fedward/|/usr/local/(?:s?bin|lib)/fedward|\bfedward-[a-z@-]+\.(service|timer|socket|path)")
+_CALLS = re.compile(
+    r"/(?:opt|etc)/fedward/|/usr/local/(?:s?bin|lib)/fedward|\bfedward-[a-z@-]+\.(service|timer|socket|path)"
+)
 # What only our roles write, and only for our own use.
-_PLACES = ("etc/fedward", "var/cache/fedward", "usr/local/lib/fedward", "run/fedward-network", "run/fedward")
+_PLACES = (
+    "etc/fedward",
+    "var/cache/fedward",
+    "usr/local/lib/fedward",
+    "run/fedward-network",
+    "run/fedward",
+    f"{_UNITS}/wg-quick@{INTERFACE}.service.d",
+)
 _PROGRAM = ("usr/local/bin/fedward", "opt/fedward")
 
 

@@ -39,6 +39,7 @@ def make(found: Found, *, root: Path, today: dt.date, erase: bool = False) -> li
         *_ended(found),
         *([] if erase else [Keep(home.path, _archive(root, home, today)) for home in found.homes]),
         *(Remove(home.path, f"Remove {home.path}, with its private keys") for home in found.homes),
+        *(_without_folder(home.path.parent) for home in found.homes),
         *_docker(found),
         *(Remove(path) for path in (*found.places, *found.callers)),
         *(Command(("userdel", user), f"Remove the system user {user}") for user in found.users),
@@ -67,7 +68,8 @@ def farewell(found: Found, today: dt.date) -> str:
 
 
 def _ended(found: Found) -> Iterator[Step]:
-    for unit in found.units:
+    # Timers first: one that starts its service meanwhile would cancel that service's end.
+    for unit in sorted(found.units, key=lambda unit: (unit.suffix != ".timer", unit.name)):
         if unit.name != _FIREWALL:
             yield Command(("systemctl", "disable", "--now", unit.name), f"Stop {unit.name}")
     for name in found.containers:
@@ -80,6 +82,12 @@ def _ended(found: Found) -> Iterator[Step]:
         yield Command(("ip", "link", "delete", "dev", INTERFACE), f"Remove the interface {INTERFACE}", may_be_gone=True)
     if found.tunnel_file:
         yield Remove(found.tunnel_file, f"Remove {found.tunnel_file}, with the VPN's private key")
+
+
+def _without_folder(folder: Path) -> Step:
+    """What somebody else put in there stays, and the folder with it."""
+    words = ("rmdir", "--ignore-fail-on-non-empty", str(folder))
+    return Command(words, f"Remove {folder}, if it is empty", may_be_gone=True)
 
 
 def _docker(found: Found) -> Iterator[Step]:

@@ -14,7 +14,7 @@ from appliance.protocol.files import sync_folder
 
 COMMAND_LIMIT_S = 120.0
 # Keys and passwords, what was in passing, and what never was the node's.
-_NOT_KEPT = frozenset({"keys", "tls", "gui", "run", "spool", "data"})
+_NOT_KEPT = frozenset({"keys", "tls", "gui", "run", "spool", "kept", "data"})
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from appliance.protocol.errors import Code, MessageRefusedError, SealError
 from appliance.protocol.keys import unb64url
 from appliance.protocol.register import Role
 
-MAJOR, MINOR = 1, 2
+MAJOR, MINOR = 1, 3
 MAX_ENCLOSED_BYTES = 1 << 15  # a sealed file up to this size travels inside its message
 VERSION = f"{MAJOR}.{MINOR}"
 
@@ -308,7 +308,8 @@ class Reached(_Part):
 class TrainReply(Body):
     """One node's update. Sample count and metrics are absent where secure aggregation carries them.
 
-    ``reached`` tells of the last update; a node of protocol 1.0 sends it as a Scalar.
+    ``reached`` tells of the last update; a node of protocol 1.0 sends it as a Scalar. ``learning_rates`` is their sum
+    over all updates of the model, where the plan's optimizer had one; a node of protocol 1.2 does not say it.
     """
 
     kind = "train-reply"
@@ -324,6 +325,7 @@ class TrainReply(Body):
     timing: Timing = Timing()
     overrides: tuple[Override, ...] = ()
     reached: Reached | None = None
+    learning_rates: Finite | None = None
 
 
 class Receipt(Body):

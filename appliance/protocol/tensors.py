@@ -7,6 +7,7 @@ the shortest one that describes its tensors.
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import os
@@ -32,6 +33,7 @@ DTYPES = frozenset(_CODES)
 MAX_TENSORS = 100_000
 MAX_NAME = 512
 MAX_HEADER_BYTES = 32 << 20
+AGGREGATOR_PREFIX = "aggregator/"  # of tensors that travel with the parameters for an aggregator's sake
 PART_BYTES = 1 << 20  # of a tensor that is read in parts: few calls, and it stays in the processor's cache
 
 
@@ -67,6 +69,8 @@ class TensorFile(Mapping[str, Array]):
             not take.
     """
 
+    _whole: TensorFile  # of a view: what holds the file open
+
     def __init__(self, path: Path | str, *, max_header_bytes: int = MAX_HEADER_BYTES) -> None:
         try:
             self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -92,6 +96,15 @@ class TensorFile(Mapping[str, Array]):
 
     def __len__(self) -> int:
         return len(self.specs)
+
+    def split(self, prefix: str) -> tuple[TensorFile, TensorFile]:
+        """The tensors whose names begin otherwise, and those whose names begin with ``prefix``, without it."""
+        rest, found = copy.copy(self), copy.copy(self)
+        rest._whole = found._whole = self  # noqa: SLF001
+        rest.specs = {name: spec for name, spec in self.specs.items() if not name.startswith(prefix)}
+        found.specs = {name.removeprefix(prefix): spec for name, spec in self.specs.items() if name.startswith(prefix)}
+        found._starts = {name.removeprefix(prefix): start for name, start in self._starts.items()}  # noqa: SLF001
+        return rest, found
 
     def part(self, name: str, first: int, last: int) -> Array:
         """The elements from ``first`` up to ``last`` of a tensor laid out flat, as an array of their own."""
@@ -127,13 +140,13 @@ class TensorFile(Mapping[str, Array]):
 def write_tensors(tensors: Mapping[str, Array], path: Path) -> None:
     """Write a tensor file, with no copy of a tensor that lies in one piece."""
     with path.open("wb") as file:
-        for piece in _pieces(tensors):
+        for piece in tensor_pieces(tensors):
             file.write(piece)
 
 
 def tensor_bytes(tensors: Mapping[str, Array]) -> bytes:
     """A tensor file's bytes, for small models and tests."""
-    return b"".join(_pieces(tensors))
+    return b"".join(tensor_pieces(tensors))
 
 
 def tensor_header(specs: Mapping[str, TensorSpec]) -> tuple[bytes, list[str]]:
@@ -169,7 +182,8 @@ def most_header_bytes(specs: Mapping[str, TensorSpec]) -> int:
     return 1024 + sum(len(name.encode()) * 6 + 160 + 24 * len(spec.shape) for name, spec in specs.items())
 
 
-def _pieces(tensors: Mapping[str, Array]) -> Iterator[bytes | memoryview]:
+def tensor_pieces(tensors: Mapping[str, Array]) -> Iterator[bytes | memoryview]:
+    """A tensor file's bytes, piece by piece."""
     specs = {name: TensorSpec(array.shape, array.dtype.name) for name, array in tensors.items()}
     header, order = tensor_header(specs)
     yield header

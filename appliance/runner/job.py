@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import sys
 import time
 import traceback
@@ -14,7 +13,7 @@ from typing import Any
 
 from appliance.data import Dataset, LoadingPlan, Reader, reader_for
 from appliance.protocol.errors import Code, FedWardError
-from appliance.protocol.local.frames import Channel, Frame
+from appliance.protocol.local.frames import Channel, Frame, close_all
 from appliance.protocol.local.jobs import (
     DatasetSource,
     Inspected,
@@ -26,10 +25,10 @@ from appliance.protocol.local.jobs import (
     parse_request,
 )
 from appliance.protocol.messages import Metrics, Reached
-from appliance.protocol.tensors import TensorFile
+from appliance.protocol.tensors import AGGREGATOR_PREFIX, TensorFile
 from appliance.runner.sandbox import confine
 from appliance.runner.stamp import stamp
-from appliance.runner.update import write_update
+from appliance.runner.update import write_kept, write_update
 from appliance.runner.wire import Crashed, Start, builtin_name
 from appliance.training import (
     TestOutcome,
@@ -106,34 +105,33 @@ class Worker:
         job = parse_request(frame.payload)
         if not isinstance(job, TrainJob | InspectJob):
             return
-        fd: int | None = None
+        fds: tuple[int, ...] = ()
         reply: Trained | Inspected | Crashed
         try:
             if isinstance(job, TrainJob):
-                reply, fd = self._train(job, frame.fds[0])
+                reply, fds = self._train(job, *frame.fds)
             else:
                 reply = self._inspect(job)
         except BaseException as error:  # noqa: BLE001 - a plan may raise SystemExit, or worse
             traceback.print_exc()
             reply = _crashed(job.job_id, error)
         frame.close()
-        self._answer(reply, fd)
+        self._answer(reply, fds)
 
     def refuse(self, frame: Frame, error: FedWardError) -> None:
         """Answer that this process could not be confined."""
         job = parse_request(frame.payload)
         if isinstance(job, TrainJob | InspectJob):
-            self._answer(_crashed(job.job_id, error), None)
+            self._answer(_crashed(job.job_id, error))
 
-    def _answer(self, reply: Trained | Inspected | Crashed, fd: int | None) -> None:
+    def _answer(self, reply: Trained | Inspected | Crashed, fds: tuple[int, ...] = ()) -> None:
         with contextlib.suppress(Exception):  # a plan may have put anything in their place
             sys.stdout.flush()
             sys.stderr.flush()
-        self._channel.send(reply, () if fd is None else (fd,))
-        if fd is not None:
-            os.close(fd)
+        self._channel.send(reply, fds)
+        close_all(fds)
 
-    def _train(self, job: TrainJob, parameters_fd: int) -> tuple[Trained, int | None]:
+    def _train(self, job: TrainJob, parameters_fd: int, kept_fd: int | None = None) -> tuple[Trained, tuple[int, ...]]:
         began = time.monotonic()
         arguments = TrainingArguments.parse(job.training_args)
         plan = self._prepare(job)
@@ -142,29 +140,37 @@ class Worker:
             job.model_args,
             arguments,
             seed=seed,
+            aggregator_args=job.aggregator_args,
+            round_=job.round,
             use_gpu=job.use_gpu,
             threads=self._threads,
             are_parameters_to_follow=True,
         )
-        received = TensorFile(f"/proc/self/fd/{parameters_fd}")
+        received, sent = TensorFile(f"/proc/self/fd/{parameters_fd}").split(AGGREGATOR_PREFIX)
         plan.set_parameters(received)
+        plan.set_kept_tensors({} if kept_fd is None else TensorFile(f"/proc/self/fd/{kept_fd}"), sent)
         sample_count, _ = plan.split()
         started = time.monotonic()
         metrics = [_tested("global", plan)] if arguments.test_on_global_updates or not job.train else []
-        fd: int | None = None
+        fds: tuple[int, ...] = ()
+        learning_rates = None
         reporter = _Reporter(self._channel, job.job_id)
         if job.train:
-            sample_count = plan.train(reporter).sample_count
+            outcome = plan.train(reporter)
+            sample_count, learning_rates = outcome.sample_count, outcome.learning_rates
             metrics += [_tested("local", plan)] if arguments.test_on_local_updates else []
-            fd = write_update(plan.get_parameters(copy=False), received)
+            fds = (write_update(plan.get_returned_parameters(), received),)
+            if kept := plan.get_kept_tensors():
+                fds = (*fds, write_kept(kept))
         trained = Trained(
             job_id=job.job_id,
             sample_count=sample_count,
             metrics=tuple(found for found in metrics if found is not None),
             timing=RoundTiming(start_s=started - began, train_s=time.monotonic() - started),
             reached=reporter.last,
+            learning_rates=learning_rates,
         )
-        return trained, fd
+        return trained, fds
 
     def _prepare(self, job: TrainJob) -> TrainingPlan:
         """The plan with its data: made at the first round, kept for the others."""

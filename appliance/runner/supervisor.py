@@ -37,6 +37,7 @@ from appliance.protocol.local.jobs import (
     parse_request,
 )
 from appliance.protocol.local.process import ProcessUse, process_use
+from appliance.protocol.local.runner_client import EXPECTED_FILES
 from appliance.protocol.local.sealed import UnsealedError, require_sealed
 from appliance.runner.cgroup import ControlGroups
 from appliance.runner.child import Child, Purpose
@@ -448,8 +449,8 @@ class Supervisor:
             self._send(work.client.stream, message)
 
     def _finish_round(self, seat: _Seat, work: _Work, trained: Trained, fds: tuple[int, ...]) -> None:
-        is_test = isinstance(work.job, TrainJob) and not work.job.train
-        if len(fds) != (0 if is_test else 1) or _is_absurd(trained):
+        assert isinstance(work.job, TrainJob)
+        if len(fds) not in EXPECTED_FILES[work.job.train] or _is_absurd(trained):
             _break_rules()
         for fd in fds:
             try:
@@ -520,9 +521,10 @@ class Supervisor:
 
 
 def _require_parameters(job: TrainJob | InspectJob, fds: tuple[int, ...]) -> None:
-    expected = 1 if isinstance(job, TrainJob) else 0
-    if len(fds) != expected:
-        raise FedWardError(f"The job came with {len(fds)} files; expected: {expected}.", code=Code.PARAMETERS_INVALID)
+    expected = (1, 2) if isinstance(job, TrainJob) else (0,)
+    if len(fds) not in expected:
+        words = " or ".join(map(str, expected))
+        raise FedWardError(f"The job came with {len(fds)} files; expected: {words}.", code=Code.PARAMETERS_INVALID)
     for fd in fds:
         require_sealed(fd)
 

@@ -1,4 +1,7 @@
-"""Writes an update: the difference between trained and received tensors, straight into a sealed memory file."""
+"""Writes what a round leaves into sealed memory files: the update, and what the node keeps for itself.
+
+An update is the difference between trained and received tensors.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from appliance.protocol.local.sealed import create_memfd, seal_memfd
-from appliance.protocol.tensors import Array, TensorFile, TensorSpec, tensor_header
+from appliance.protocol.tensors import Array, TensorFile, TensorSpec, tensor_header, tensor_pieces
 
 
 def write_update(trained: Mapping[str, Array], received: TensorFile) -> int:
@@ -36,6 +39,18 @@ def write_update(trained: Mapping[str, Array], received: TensorFile) -> int:
                             part, received.part(name, first, last), dtype=np.float32, casting="same_kind"
                         )
                     out.write(part.data)
+        return seal_memfd(fd)
+    except BaseException:
+        os.close(fd)
+        raise
+
+
+def write_kept(tensors: Mapping[str, Array]) -> int:
+    """Write what a node keeps for itself as a tensor file; returns the sealed file's descriptor."""
+    fd = create_memfd("kept")
+    try:
+        with os.fdopen(os.dup(fd), "wb") as out:
+            out.writelines(tensor_pieces(tensors))
         return seal_memfd(fd)
     except BaseException:
         os.close(fd)

@@ -100,7 +100,9 @@ _OWN_SENTENCES = re.compile(
     | training_step\ must\ return\ the\ loss:\ one\ number,\ with\ its\ gradient\.
     | testing_step\ must\ return\ a\ number,\ or\ numbers\ by\ name\.
     | init_model\ must\ return\ a\ torch\.nn\.Module\.
-    | init_optimizer\ must\ return\ an\ optimizer\ with\ step\(\)\ and\ zero_grad\(\)\.
+    | training_update\ must\ return\ the\ loss:\ one\ number\.
+    | init_optimizer\ must\ return\ an\ optimizer\ with\ step\(\)\ and\ zero_grad\(\),\ or\ several\.
+    | init_scheduler\ must\ return\ a\ scheduler\ with\ step\(\),\ or\ several\.
     | training_data\ must\ return\ a\ DataManager\.
     | (?:Line\ \d{1,6}\ of\ the\ plan:\ )?the\ text\ is\ not\ Python\.
     | A\ test\ needs\ 'test_metric'\ among\ the\ training\ arguments,\ or\ a\ testing_step\.

@@ -46,6 +46,11 @@ class TrainingArguments(BaseModel):
         default=LoaderArguments(), description="a mapping with batch_size, shuffle, drop_last, num_workers"
     )
     shuffle: bool | None = Field(default=None, description="true or false")
+    micro_batch_size: Positive | None = Field(
+        default=None,
+        description="a whole number from 1 (samples whose gradients are computed at a time)",
+    )
+    mixed_precision: bool = Field(default=False, description="true or false")
     optimizer_args: dict[str, JsonValue] = Field(default={}, description="a mapping of JSON values")
     dry_run: bool = Field(default=False, description="true (one update only) or false")
     batch_maxnum: Annotated[int, Field(ge=0)] | None = Field(

@@ -58,10 +58,12 @@ class TrainOutcome:
     Attributes:
         sample_count: Samples that could be trained on: all but the held-out ones.
         iterations: Updates made.
+        learning_rates: Their sum over all updates, where the aggregator needs it.
     """
 
     sample_count: int
     iterations: int
+    learning_rates: float | None = None
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,8 @@ class TrainingPlan(ABC):
         self._optimizer: Any = None
         self._model_args: dict[str, Any] = {}
         self._arguments = TrainingArguments()
+        self._aggregator_args: dict[str, Any] = {}
+        self._round = 1
         self._seed = 0
         self._threads = 1
         self._dataset: Dataset | None = None
@@ -182,6 +186,11 @@ class TrainingPlan(ABC):
         return self._arguments.model_dump(mode="json")
 
     @property
+    def round(self) -> int:
+        """The number of the round, from 1: for a learning rate that changes over rounds, say."""
+        return self._round
+
+    @property
     def dataset(self) -> Dataset:
         """The hospital's dataset, as its data loading plan presents it."""
         if self._dataset is None:
@@ -196,6 +205,8 @@ class TrainingPlan(ABC):
         arguments: TrainingArguments,
         *,
         seed: int,
+        aggregator_args: Mapping[str, Any] | None = None,
+        round_: int = 1,
         use_gpu: bool = False,
         threads: int = 1,
         are_parameters_to_follow: bool = False,
@@ -206,6 +217,8 @@ class TrainingPlan(ABC):
             model_args: For ``init_model``.
             arguments: How to train.
             seed: Decides the initial parameters and everything drawn in this round; the split does not depend on it.
+            aggregator_args: What the aggregator asks of nodes.
+            round_: The round's number.
             use_gpu: Compute on the GPU, where there is one and the framework uses it.
             threads: For the framework; bits are the same only for the same number.
             are_parameters_to_follow: ``set_parameters`` is called next: what the model has until then need not be good.
@@ -217,6 +230,7 @@ class TrainingPlan(ABC):
         if (dict(model_args), arguments) != (self._model_args, self._arguments):
             self._loaded = None
         self._model_args, self._arguments = dict(model_args), arguments
+        self._aggregator_args, self._round = dict(aggregator_args or {}), round_
         self._seed, self._threads = seed, threads
         self._check_arguments(arguments)
         self._optimizer = self._model = None  # the last round's, whose memory the new one takes
@@ -245,6 +259,26 @@ class TrainingPlan(ABC):
         Raises:
             ParametersInvalidError: They are not exactly the model's: other names or shapes.
         """
+
+    def trained_names(self) -> frozenset[str]:
+        """Those of ``get_parameters`` that training changes by an optimizer; the others are buffers."""
+        return frozenset(self.get_parameters(copy=False))
+
+    def set_kept_tensors(self, kept: Mapping[str, Array], sent: Mapping[str, Array]) -> None:
+        """Go on where this node's last round ended; called behind ``set_parameters``.
+
+        Args:
+            kept: What ``get_kept_tensors`` returned then; empty in the first round, or where the node has it no more.
+            sent: The aggregator's tensors for nodes.
+        """
+
+    def get_kept_tensors(self) -> Arrays:
+        """The tensors that stay at this node for its next round, after ``train``."""
+        return {}
+
+    def get_returned_parameters(self) -> Arrays:
+        """The tensors that the node returns, after ``train`` and tests; they may be the model's own memory."""
+        return self.get_parameters(copy=False)
 
     def split(self) -> tuple[int, int]:
         """How many samples are trained on, and how many are held out."""
@@ -278,8 +312,8 @@ class TrainingPlan(ABC):
                     if is_logged:
                         report(_progress(batch, loss))
                     iterations = batch.iteration
-            self._end_training()
-        return TrainOutcome(len(loaded.train), iterations)
+            learning_rates = self._end_training()
+        return TrainOutcome(len(loaded.train), iterations, learning_rates)
 
     def test(self) -> TestOutcome | None:
         """Test the parameters that the model has on the held-out samples; None when there are none.
@@ -327,8 +361,9 @@ class TrainingPlan(ABC):
     def _start_training(self) -> None:
         """Prepare for the updates of one round."""
 
-    def _end_training(self) -> None:
-        """Let go of what only the updates needed."""
+    def _end_training(self) -> float | None:
+        """Let go of what only the updates needed; returns the sum of the learning rates, where it is wanted."""
+        return None
 
     @abstractmethod
     def _update(self, data: Any, target: Any, *, wants_loss: bool) -> float:

@@ -57,6 +57,8 @@ class SklearnTrainingPlan(TrainingPlan):
             setattr(self.model(), name, parameters[name].astype(np.float64))
 
     def _check_arguments(self, arguments: TrainingArguments) -> None:
+        if asked := self._aggregator_args.get("correction"):
+            raise ArgumentInvalidError(f"The aggregator's correction '{asked}' works with PyTorch plans only.")
         if arguments.fedprox_mu:
             raise ArgumentInvalidError("Training argument 'fedprox_mu' works with PyTorch plans only; leave it out.")
         if arguments.optimizer_args:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch.utils.data import Dataset as TorchDataset
 from torch.utils.data import default_collate
 
 from appliance.protocol.tensors import TensorFile
+from appliance.training.correction import Correction, correction_for
 from appliance.training.data_manager import DataManager
 from appliance.training.errors import ArgumentInvalidError, PlanInvalidError, TrainingFailedError
 from appliance.training.plan import Array, Arrays, Samples, TrainingPlan, require_like
@@ -40,24 +42,83 @@ class TorchTrainingPlan(TrainingPlan):
 
                 def training_step(self, data, target):
                     return torch.nn.functional.binary_cross_entropy_with_logits(self.model()(data), target)
+
+        Two optimizers that take turns need ``training_update`` instead of ``training_step``::
+
+            class Adversarial(TorchTrainingPlan):
+                ...
+
+                def init_optimizer(self, optimizer_args):
+                    parts = (self.model().generator, self.model().critic)
+                    return [torch.optim.Adam(part.parameters(), lr=optimizer_args["lr"]) for part in parts]
+
+                def training_update(self, data, target):
+                    generator_optimizer, critic_optimizer = self.optimizer()
+                    ...
+                    return loss
     """
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Do without ``training_step`` where ``training_update`` is the plan's own."""
+        super().__init_subclass__(**options)
+        if "training_update" in vars(cls) and getattr(cls.training_step, "__isabstractmethod__", False):
+            cls.training_step = TorchTrainingPlan._no_step  # type: ignore[method-assign]
 
     def __init__(self) -> None:
         super().__init__()
         self.device = torch.device("cpu")
-        self._received: list[torch.Tensor] = []
+        self._optimizers: list[Any] = []
+        self._schedulers: list[Any] = []
+        self._scaler = torch.amp.GradScaler("cpu", enabled=False)
+        self._correction: Correction | None = None
+        self._kept: dict[str, torch.Tensor] = {}
+        self._sent: dict[str, torch.Tensor] = {}
 
     def init_optimizer(self, optimizer_args: dict[str, Any]) -> Any:
-        """Build the optimizer for ``self.model()`` and return it: SGD, unless a plan says otherwise."""
+        """Build the optimizer for ``self.model()``, or a list of several, and return it.
+
+        SGD, unless a plan says otherwise. It is made anew in each round; ``self.round`` is the round's number, for a
+        rate that falls over rounds.
+        """
         try:
             return torch.optim.SGD(self.model().parameters(), **optimizer_args)
         except (TypeError, ValueError):
             names = ", ".join(sorted(optimizer_args)) or "nothing"
             raise ArgumentInvalidError(f"torch.optim.SGD does not take optimizer_args as given ({names}).") from None
 
+    def init_scheduler(self) -> Any:
+        """Build a scheduler of ``self.optimizer()``'s learning rate, or a list; each steps after each update."""
+        return None
+
     @abstractmethod
     def training_step(self, data: Any, target: Any) -> Any:
         """Compute the loss of one batch and return it."""
+
+    def _no_step(self, data: Any, target: Any) -> Any:  # noqa: ARG002 - a hook's own
+        raise PlanInvalidError("The plan has no training_step.")
+
+    def training_update(self, data: Any, target: Any) -> Any:
+        """Update the model once, by one batch, and return the loss.
+
+        A plan that trains in a way of its own overrides this, and steps ``self.optimizer()`` itself. As it is, all
+        optimizers step along the gradient of ``training_step``, which is computed of ``micro_batch_size`` samples at a
+        time and, with ``mixed_precision``, in half of the digits.
+        """
+        for optimizer in self._optimizers:
+            optimizer.zero_grad()
+        total: Any = 0
+        for part_data, part_target, share in self._micro_batches(data, target):
+            with torch.autocast(self.device.type, dtype=self._half(), enabled=self._arguments.mixed_precision):
+                loss = self.training_step(part_data, part_target)
+            if not isinstance(loss, torch.Tensor) or loss.numel() != 1 or not loss.requires_grad:
+                raise TrainingFailedError("training_step must return the loss: one number, with its gradient.")
+            loss = loss * share if share != 1 else loss
+            self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            total = total + loss.detach()
+        for optimizer in self._optimizers:
+            self._scaler.step(optimizer)
+        self._scaler.update()
+        return total
 
     def get_parameters(self, *, copy: bool = True) -> Arrays:
         """The state's tensors by name; without ``share_persistent_buffers`` only what is trained."""
@@ -75,14 +136,65 @@ class TorchTrainingPlan(TrainingPlan):
             for name, tensor in shared.items():
                 _fill(tensor, parameters, name)
 
+    def local_parameters(self) -> Sequence[str]:
+        """Names of tensors that stay at each node, or patterns such as ``"*.norm*"``: none, unless a plan says so.
+
+        A node goes on with its own ones from round to round, as FedBN has it for batch norm.
+
+        Source: Li et al., FedBN: Federated Learning on Non-IID Features via Local Batch Normalization, ICLR 2021.
+        """
+        return ()
+
+    def trained_names(self) -> frozenset[str]:
+        """See ``TrainingPlan``."""
+        return frozenset(self._trained())
+
+    def set_kept_tensors(self, kept: Mapping[str, Array], sent: Mapping[str, Array]) -> None:
+        """See ``TrainingPlan``."""
+        state = self._state()
+        self._sent = {name: self._like(array) for name, array in sent.items()}
+        self._kept = {}
+        for name, array in kept.items():
+            kind, _, tensor = name.partition("/")
+            if kind == "local" and tensor in state:
+                with torch.no_grad():
+                    state[tensor].copy_(torch.from_numpy(np.array(array)))
+            elif kind == "correction":
+                self._kept[tensor] = self._like(array)
+
+    def get_returned_parameters(self) -> Arrays:
+        """See ``TrainingPlan``."""
+        if self._correction is not None:
+            self._correction.turn_into_returned()
+        return super().get_returned_parameters()
+
+    def get_kept_tensors(self) -> Arrays:
+        """See ``TrainingPlan``."""
+        shared = self._shared()
+        local = {f"local/{name}": _array(value) for name, value in self._state().items() if name not in shared}
+        return local | {f"correction/{name}": _array(value) for name, value in self._kept.items()}
+
     def _shared(self) -> dict[str, torch.Tensor]:
         """The live tensors that travel."""
-        model = self.model()
-        state = model.state_dict()
+        state = self._state()
         if not self._arguments.share_persistent_buffers:
-            trained = {name for name, _ in model.named_parameters()}
+            trained = {name for name, _ in self.model().named_parameters()}
             state = {name: value for name, value in state.items() if name in trained}
+        stay = self.local_parameters()
+        return {name: value for name, value in state.items() if not any(fnmatchcase(name, each) for each in stay)}
+
+    def _state(self) -> dict[str, torch.Tensor]:
+        state = self.model().state_dict()
         return {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
+
+    def _trained(self) -> dict[str, torch.nn.Parameter]:
+        """Those of the tensors that travel which an optimizer may change."""
+        shared = self._shared()
+        named = self.model().named_parameters()
+        return {name: tensor for name, tensor in named if name in shared and tensor.requires_grad}
+
+    def _like(self, array: Array) -> torch.Tensor:
+        return torch.from_numpy(np.array(array)).to(self.device)
 
     def _initial_model(self, *, are_parameters_to_follow: bool) -> Any:
         model = self._quickly_filled_model() if are_parameters_to_follow else None
@@ -117,29 +229,55 @@ class TorchTrainingPlan(TrainingPlan):
 
     def _start_training(self) -> None:
         self._optimizer = self.init_optimizer(self.optimizer_args())
-        if not hasattr(self._optimizer, "step") or not hasattr(self._optimizer, "zero_grad"):
-            raise PlanInvalidError("init_optimizer must return an optimizer with step() and zero_grad().")
+        self._optimizers = _several(self._optimizer)
+        can_step = [hasattr(one, "step") and hasattr(one, "zero_grad") for one in self._optimizers]
+        if not can_step or not all(can_step):
+            raise PlanInvalidError("init_optimizer must return an optimizer with step() and zero_grad(), or several.")
+        self._schedulers = _several(self.init_scheduler())
+        if not all(hasattr(one, "step") for one in self._schedulers):
+            raise PlanInvalidError("init_scheduler must return a scheduler with step(), or several.")
+        needs_scale = self._arguments.mixed_precision and self._half() is torch.float16
+        self._scaler = torch.amp.GradScaler(self.device.type, enabled=needs_scale)
         self.model().train()
-        if self._arguments.fedprox_mu:
-            self._received = [tensor.detach().clone() for tensor in self.model().parameters()]
+        self._correction = correction_for(self._arguments, self._aggregator_args)
+        if self._correction is not None:
+            self._correction.begin(self._trained(), self._sent, self._kept)
+            for optimizer in self._optimizers:
+                self._correction.attach(optimizer)
 
-    def _end_training(self) -> None:
+    def _end_training(self) -> float | None:
         self.model().zero_grad(set_to_none=True)  # as large as the model, and the update is yet to be written
+        if self._correction is None:
+            return None
+        self._kept, learning_rates = self._correction.end()
+        self._sent = {}
+        return learning_rates
 
     def _update(self, data: Any, target: Any, *, wants_loss: bool) -> float:
-        self._optimizer.zero_grad()
-        loss = self.training_step(data, target)
-        if not isinstance(loss, torch.Tensor) or loss.numel() != 1 or not loss.requires_grad:
-            raise TrainingFailedError("training_step must return the loss: one number, with its gradient.")
-        (loss + self._proximal_term() if self._arguments.fedprox_mu else loss).backward()  # type: ignore[no-untyped-call]
-        self._optimizer.step()
-        return float(loss.detach()) if wants_loss else 0.0
+        loss = self.training_update(data, target)
+        for scheduler in self._schedulers:
+            scheduler.step()
+        if not wants_loss:
+            return 0.0
+        try:
+            return float(loss.detach() if isinstance(loss, torch.Tensor) else loss)
+        except (TypeError, ValueError, RuntimeError):
+            raise TrainingFailedError("training_update must return the loss: one number.") from None
 
-    def _proximal_term(self) -> torch.Tensor:
-        """FedProx: ``mu/2 · |w - w_global|²`` (Li et al., Federated Optimization in Heterogeneous Networks, 2020)."""
-        pairs = zip(self.model().parameters(), self._received, strict=True)
-        distance = torch.stack([(now - received).square().sum() for now, received in pairs]).sum()
-        return 0.5 * (self._arguments.fedprox_mu or 0.0) * distance
+    def _micro_batches(self, data: Any, target: Any) -> Iterator[tuple[Any, Any, float]]:
+        """A batch in pieces, each with its share of the samples."""
+        size, count = self._arguments.micro_batch_size, _samples(data)
+        if size is None or count is None or count <= size:
+            yield data, target, 1.0
+            return
+        for first in range(0, count, size):
+            piece = slice(first, min(first + size, count))
+            yield _piece(data, piece), _piece(target, piece), (piece.stop - first) / count
+
+    def _half(self) -> torch.dtype:
+        """The short numbers of this device: bfloat16, or float16 on a GPU that does not know those."""
+        is_old = self.device.type == "cuda" and not torch.cuda.is_bf16_supported()
+        return torch.float16 if is_old else torch.bfloat16
 
     def _predict(self, data: Any, target: Any) -> tuple[Array, Array]:
         self.model().eval()
@@ -189,6 +327,33 @@ class _DatasetSamples:
 
     def place(self, data: Any, target: Any) -> tuple[Any, Any]:
         return _moved(data, self._device), _moved(target, self._device)
+
+
+def _several(made: Any) -> list[Any]:
+    """What a hook made, as a list: of nothing, one, a list or a mapping of several."""
+    if made is None:
+        return []
+    if isinstance(made, Mapping):
+        return list(made.values())
+    return list(made) if isinstance(made, list | tuple) else [made]
+
+
+def _samples(batch: Any) -> int | None:
+    """How many samples a batch has; None where that cannot be told."""
+    if isinstance(batch, torch.Tensor):
+        return len(batch) if batch.ndim else None
+    parts = batch.values() if isinstance(batch, Mapping) else batch if isinstance(batch, tuple | list) else ()
+    return next((count for count in map(_samples, parts) if count is not None), None)
+
+
+def _piece(batch: Any, piece: slice) -> Any:
+    if isinstance(batch, torch.Tensor):
+        return batch[piece] if batch.ndim else batch
+    if isinstance(batch, Mapping):
+        return {name: _piece(part, piece) for name, part in batch.items()}
+    if isinstance(batch, tuple | list):
+        return [_piece(part, piece) for part in batch]
+    return batch
 
 
 def _moved(batch: Any, device: torch.device) -> Any:

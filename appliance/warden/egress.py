@@ -30,7 +30,9 @@ _RECORD = Statement(egress.insert())
 # What appliance.training calls the values that it computes itself.
 ENGINE_NAMES = frozenset(
     {
-        "loss", "custom", "ACCURACY", "F1_SCORE", "PRECISION", "RECALL", "AUC", "MSE", "MAE", "EXPLAINED_VARIANCE",
+        "loss", "custom", "ACCURACY", "BALANCED_ACCURACY", "F1_SCORE", "PRECISION", "RECALL", "SPECIFICITY", "AUC",
+        "AVERAGE_PRECISION", "BRIER", "CALIBRATION_ERROR", "MSE", "RMSE", "MAE", "R2", "EXPLAINED_VARIANCE", "DICE",
+        "IOU", "HAUSDORFF", "C_INDEX",
     }
 )  # fmt: skip
 
@@ -78,6 +80,13 @@ class EgressGuard:
             return require_finite(update, maximum=bound.value)
         except TensorFileError as error:
             raise UpdateRefusedError(error.message, rule=str(bound)) from error
+
+    def check_kept(self, size_bytes: int) -> None:
+        """Raise UpdateRefusedError unless what shall stay here between rounds is of a size that the node allows."""
+        largest = self._policy.rule("maximum_update_bytes")
+        if size_bytes > largest.value:
+            message = f"The plan would keep {size_bytes} bytes at the node between rounds, more than it allows."
+            raise UpdateRefusedError(message, rule=str(largest))
 
     def check_counts(self, request: Train, reply: TrainReply, rows: int) -> None:
         """Raise unless counts and metrics are ones that this dataset can have produced."""

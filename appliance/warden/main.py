@@ -28,6 +28,7 @@ from appliance.warden.datasets import DatasetBook
 from appliance.warden.desk import Desk
 from appliance.warden.egress import EgressLog
 from appliance.warden.governance import SOCKET_NAME, Governance, GovernanceServer
+from appliance.warden.kept import KeptTensors
 from appliance.warden.policy import Policy
 from appliance.warden.presence import Presence
 from appliance.warden.queue import RoundQueue
@@ -84,6 +85,7 @@ class Warden:
             rest=rest,
             runner=RunnerClient(config.runner_socket),
             spool=home.folder("spool"),
+            kept=KeptTensors(home.folder("kept")),
             is_connected=lambda: self._link.is_up,
             config=config,
         )

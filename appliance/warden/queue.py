@@ -84,6 +84,7 @@ class RoundQueue:
     def start(self) -> None:
         """Start the workers."""
         self._clear_spool()
+        self._services.kept.tidy()
         for thread in self._threads:
             thread.start()
 

@@ -42,10 +42,10 @@ from appliance.protocol.messages import (
     TrainReply,
 )
 from appliance.protocol.rounds import RoundStep
-from appliance.protocol.tensors import TensorFile
+from appliance.protocol.tensors import AGGREGATOR_PREFIX, TensorFile
 from appliance.transport.sqlite import Statement
 from appliance.warden.datasets import source_of
-from appliance.warden.egress import EgressGuard, ProgressGuard, UpdateRefusedError, bounded
+from appliance.warden.egress import SIGNIFICANT_DIGITS, EgressGuard, ProgressGuard, UpdateRefusedError, bounded
 from appliance.warden.live import LiveRound
 from appliance.warden.policy import lookup
 from appliance.warden.services import Services
@@ -218,7 +218,7 @@ class Round:
             parameters = self._fetch()
         try:
             self._finished(RoundStep.FETCHED)
-            specs = TensorFile(f"/proc/self/fd/{parameters}").specs
+            specs = TensorFile(f"/proc/self/fd/{parameters}").split(AGGREGATOR_PREFIX)[0].specs
             progress = _Progress(self._services, self._researcher, self._request, self._jti, self._live)
             result = self._run_plan(plan, dataset, parameters, progress)
         finally:
@@ -281,8 +281,9 @@ class Round:
         for attempt in range(1, RUNNER_TRIES + 1):
             self._raise_if_stopped()
             progress.begin(job.training_args, dataset["rows"])
+            kept = self._services.kept.before(self._owner, job.round)
             try:
-                return self._services.runner.train(job, parameters, on_progress)
+                return self._services.runner.train(job, parameters, on_progress, kept_fd=kept)
             except (UpdateRefusedError, RoundStoppedError):
                 raise  # our own word, on progress
             except FedWardError as error:
@@ -298,6 +299,9 @@ class Round:
                         failed.rule = str(self._services.policy.rule("sandbox"))
                     raise failed from error
                 self._stop.wait(2.0 ** (attempt - 1))
+            finally:
+                if kept is not None:
+                    os.close(kept)
         raise AssertionError("unreachable")  # pragma: no cover - the loop returns or raises
 
     def _job(self, plan: str, dataset: dict[str, Any]) -> TrainJob:
@@ -335,6 +339,7 @@ class Round:
             ),
             overrides=tuple(Override.model_validate_json(o) for o in self._row["overrides"]),
             reached=progress.last(result.reply.reached),
+            learning_rates=_rounded(result.reply.learning_rates),
         )
         if (result.update_fd is not None) is not self._request.train:
             raise UpdateRefusedError("The training process returned an update too many, or none.")
@@ -343,7 +348,11 @@ class Round:
         self._memory_bytes = result.reply.memory_bytes
         if result.update_fd is None:
             return _Checked(reply)
-        return _Checked(reply, *self._seal_update(result.update_fd, specs))
+        checked = _Checked(reply, *self._seal_update(result.update_fd, specs))
+        if result.kept_fd is not None:
+            self._guard.check_kept(require_sealed(result.kept_fd))
+            self._services.kept.keep(self._owner, self._request.round, result.kept_fd)
+        return checked
 
     def _seal_update(self, update_fd: int, specs: dict[str, Any]) -> tuple[SealedFile, dict[str, Any]]:
         size = require_sealed(update_fd)
@@ -511,6 +520,10 @@ class Round:
         assert state is not None
         return state
 
+    @property
+    def _owner(self) -> tuple[str, str, str]:
+        return self._researcher, self._request.experiment_id, self._request.dataset_id
+
     def _is_late(self) -> bool:
         """Whether a reply would be of no use any more."""
         return bool(time.time() > self._row["expires_at"])
@@ -539,6 +552,11 @@ class Round:
             yield
         finally:
             self._timing[name] = time.monotonic() - started
+
+
+def _rounded(value: float | None) -> float | None:
+    """A number as it may leave; see ``egress.bounded``."""
+    return None if value is None else float(f"{value:.{SIGNIFICANT_DIGITS}g}")
 
 
 def _workers(arguments: dict[str, Any]) -> int:

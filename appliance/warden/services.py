@@ -19,6 +19,7 @@ from appliance.warden.audit import AuditLog
 from appliance.warden.config import NodeConfig
 from appliance.warden.datasets import DatasetBook
 from appliance.warden.egress import EgressLog
+from appliance.warden.kept import KeptTensors
 from appliance.warden.policy import Policy
 from appliance.warden.store import Store
 
@@ -30,6 +31,7 @@ class Services:
     Attributes:
         read_register: Gives the membership register of the moment; the operator may have issued a new one.
         spool: Where files wait that are on their way in or out.
+        kept: What stays here between an experiment's rounds.
         is_connected: Says whether the line to the broker stands.
         config: The settings in force.
         contact_at: When it was last seen to stand, in seconds since the epoch; None: not since the start.
@@ -47,6 +49,7 @@ class Services:
     rest: RestClient
     runner: RunnerClient
     spool: Path
+    kept: KeptTensors
     is_connected: Callable[[], bool] = lambda: False
     contact_at: float | None = None
     config: NodeConfig = field(default_factory=NodeConfig)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import JsonValue
 
-from appliance.protocol.tensors import Array, TensorFile, TensorSpec
+from appliance.protocol.tensors import PART_BYTES, Array, TensorFile, TensorSpec
+from appliance.training.arguments import TrainingArguments
+from researcher_kit.errors import AggregationError, ExperimentArgumentError
 
 
 class Tensors(Protocol):
@@ -31,17 +36,39 @@ class Update:
     Attributes:
         weight: The node's number of training samples.
         tensors: The update itself.
+        learning_rates: The sum of the learning rates of all its updates of the model, where they had one in common.
     """
 
     node_id: str
     weight: int
     tensors: Tensors
+    learning_rates: float | None = None
 
     def __getitem__(self, name: str) -> Array:
         return self.tensors[name]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.tensors)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What an aggregator may want to know of the experiment.
+
+    Attributes:
+        nodes: All nodes that may take part, by id; a round's updates may come from fewer.
+        trained: The tensors that the optimizer changes; the others are buffers, such as batch norm's statistics.
+            None: all that hold floating-point numbers.
+        training_args: How the nodes train.
+    """
+
+    nodes: tuple[str, ...] = ()
+    trained: frozenset[str] | None = None
+    training_args: TrainingArguments = field(default_factory=TrainingArguments)
+
+    def is_trained(self, name: str, array: Array) -> bool:
+        """Whether a tensor of the model is one that the optimizer changes."""
+        return array.dtype.kind == "f" and (self.trained is None or name in self.trained)
 
 
 def read_part(tensors: Tensors, name: str, first: int, last: int) -> Array:
@@ -55,8 +82,26 @@ class Aggregator(ABC):
     """Makes the next global parameters of a round's updates.
 
     An aggregator of your own needs ``aggregate``. One that remembers something between rounds returns it from
-    ``state`` and takes it back in ``restore``, so that a breakpoint holds it.
+    ``state`` and ``state_tensors`` and takes it back in ``restore``, so that a breakpoint holds it.
+
+    Example:
+        >>> class FirstNode(Aggregator):
+        ...     def aggregate(self, updates, parameters):
+        ...         return {name: parameters[name] + updates[0][name] for name in parameters}
+        >>> import numpy as np
+        >>> FirstNode().aggregate([Update("north", 1, {"w": np.float32([4.0])})], {"w": np.float32([10.0])})
+        {'w': array([14.], dtype=float32)}
     """
+
+    setting = Setting()
+
+    def prepare(self, setting: Setting) -> None:
+        """Hear of the experiment, before each round.
+
+        Raises:
+            ExperimentArgumentError: It is set in a way that this aggregator cannot work with.
+        """
+        self.setting = setting
 
     @abstractmethod
     def aggregate(self, updates: Sequence[Update], parameters: Tensors) -> Mapping[str, Array]:
@@ -70,16 +115,83 @@ class Aggregator(ABC):
             An array for each tensor of ``parameters``, of its shape and type.
         """
 
-    def node_args(self) -> dict[str, JsonValue]:
+    def create_aggregator_args(self) -> dict[str, JsonValue]:
         """What the nodes must know of this aggregator; travels with each request."""
+        return {}
+
+    def node_tensors(self) -> Mapping[str, Array]:
+        """Tensors that the nodes need beside the parameters; they travel in the same file."""
         return {}
 
     def state(self) -> dict[str, JsonValue]:
         """What a breakpoint must keep."""
         return {}
 
-    def restore(self, state: Mapping[str, JsonValue]) -> None:
-        """Take back what ``state`` returned."""
+    def state_tensors(self) -> Mapping[str, Array]:
+        """Which tensors a breakpoint must keep. They are not changed afterwards: the next round makes others."""
+        return {}
+
+    def restore(self, state: Mapping[str, JsonValue], tensors: Mapping[str, Array]) -> None:
+        """Take back what ``state`` and ``state_tensors`` returned."""
+
+
+def parts(array: Array, at_once: int = 1) -> Iterator[tuple[int, int]]:
+    """A tensor laid out flat, in pieces: where each begins and ends.
+
+    Args:
+        array: The tensor.
+        at_once: So many of its kind are held at a time; their pieces fit into the processor's cache together.
+    """
+    step = max(1024, PART_BYTES // array.dtype.itemsize // at_once)
+    return ((first, min(first + step, array.size)) for first in range(0, array.size, step))
+
+
+def weighted_mean(
+    updates: Sequence[Update], weights: Sequence[float], name: str, first: int, last: int
+) -> NDArray[np.float64]:
+    """The weighted mean of one part of a tensor: summed in float64, in the order of the updates."""
+    mean = np.zeros(last - first, np.float64)
+    for update, weight in zip(updates, weights, strict=True):
+        mean += np.multiply(read_part(update, name, first, last), weight, dtype=np.float64)
+    mean /= sum(weights)
+    return mean
+
+
+def moved(updates: Sequence[Update], weights: Sequence[float], name: str, base: Array) -> Array:
+    """A tensor moved by the weighted mean of its updates; of integers, the mean itself, rounded (ties to even)."""
+    merged = np.empty(base.shape, base.dtype)
+    flat_base, flat = base.reshape(-1), merged.reshape(-1)
+    # In parts that stay in the processor's cache: a whole tensor of doubles would pass through memory for each update.
+    for first, last in parts(base):
+        mean = weighted_mean(updates, weights, name, first, last)
+        if base.dtype.kind == "f":
+            mean += flat_base[first:last]
+        else:
+            np.rint(mean, out=mean)
+        flat[first:last] = mean
+    return merged
+
+
+def sample_weights(updates: Sequence[Update]) -> list[int]:
+    """The nodes' numbers of samples; raises AggregationError when there is none at all."""
+    weights = [update.weight for update in updates]
+    if sum(weights) <= 0:
+        raise AggregationError("The nodes trained on no sample, so there is no mean of their updates.")
+    return weights
+
+
+def require_number(name: str, value: float, *, above: float, below: float = math.inf, or_equal: bool = False) -> float:
+    """An aggregator's argument; raises ExperimentArgumentError unless it lies between two numbers.
+
+    Args:
+        or_equal: The lower bound itself is allowed.
+    """
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not (above < value < below or (or_equal and value == above)):
+        least = f"from {above:g}" if or_equal else f"above {above:g}"
+        most = "" if below == math.inf else f" and below {below:g}"
+        raise ExperimentArgumentError(f"{name} is {value!r}; expected a number {least}{most}.")
+    return float(value)
 
 
 def require_like(tensors: Mapping[str, Array], specs: Mapping[str, TensorSpec]) -> str | None:

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
-from appliance.protocol.tensors import Array, TensorSpec
-from researcher_kit.aggregators.base import Aggregator, Tensors, Update, read_part
-from researcher_kit.errors import AggregationError
+from appliance.protocol.tensors import Array
+from researcher_kit.aggregators.base import Aggregator, Tensors, Update, moved, sample_weights
 
 
 class FedAverage(Aggregator):
@@ -34,24 +31,5 @@ class FedAverage(Aggregator):
 
     def aggregate(self, updates: Sequence[Update], parameters: Tensors) -> dict[str, Array]:
         """See ``Aggregator``."""
-        total = sum(update.weight for update in updates)
-        if total <= 0:
-            raise AggregationError("The nodes trained on no sample, so there is no mean of their updates.")
-        return {name: _merged(updates, name, parameters[name], total) for name in parameters}
-
-
-def _merged(updates: Sequence[Update], name: str, base: Array, total: int) -> Array:
-    merged = np.empty(base.shape, base.dtype)
-    flat_base, flat = base.reshape(-1), merged.reshape(-1)
-    # In parts that stay in the processor's cache: a whole tensor of doubles would pass through memory for each update.
-    for first, last in TensorSpec(base.shape, base.dtype.name).parts():
-        mean = np.zeros(last - first, np.float64)
-        for update in updates:
-            mean += np.multiply(read_part(update, name, first, last), update.weight, dtype=np.float64)
-        mean /= total
-        if base.dtype.kind == "f":
-            mean += flat_base[first:last]
-        else:
-            np.rint(mean, out=mean)
-        flat[first:last] = mean
-    return merged
+        weights = sample_weights(updates)
+        return {name: moved(updates, weights, name, parameters[name]) for name in parameters}

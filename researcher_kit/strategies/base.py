@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from pydantic import JsonValue
@@ -42,12 +42,14 @@ class RoundView:
         arrived: Those whose update is here and was found in order.
         failed: Those that refused or failed.
         elapsed_s: Seconds since the round was asked for, a crash in between included.
+        seconds: When each update arrived, in the same seconds.
     """
 
     asked: frozenset[str]
     arrived: frozenset[str]
     failed: Mapping[str, NodeFailure]
     elapsed_s: float
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
 
 class Strategy(ABC):
@@ -55,6 +57,13 @@ class Strategy(ABC):
 
     A strategy of your own needs ``decide``. One that remembers something between rounds returns it from ``state``
     and takes it back in ``restore``, so that a breakpoint holds it.
+
+    Example:
+        >>> class AnyTwo(Strategy):
+        ...     def decide(self, view):
+        ...         return Decision(Verdict.CLOSE if len(view.arrived) >= 2 else Verdict.WAIT)
+        >>> AnyTwo().decide(RoundView(frozenset("abc"), frozenset("ab"), {}, elapsed_s=3.0)).verdict
+        <Verdict.CLOSE: 'close'>
 
     Attributes:
         deadline_s: When the round is over for every node, in seconds after it was asked for; None: never.
@@ -69,6 +78,9 @@ class Strategy(ABC):
     @abstractmethod
     def decide(self, view: RoundView) -> Decision:
         """Judge the round; asked at its start, after each arrival, and when you asked to be asked."""
+
+    def closed(self, view: RoundView) -> None:
+        """Hear how the round went, once it is closed: for those who learn from it."""
 
     def failure(self, view: RoundView, failures: tuple[NodeFailure, ...]) -> FedWardError:  # noqa: ARG002 - a seam
         """The error that a FAIL becomes; ``failures`` has one for each node without an update."""

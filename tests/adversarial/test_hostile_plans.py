@@ -27,6 +27,7 @@ attempts = {
     "register": lambda: open(HOME + "/register.jws").read(1),
     "log": lambda: os.listdir(HOME + "/log"),
     "spool": lambda: os.listdir(HOME + "/spool"),
+    "what others keep": lambda: os.listdir(HOME + "/kept"),
     "all datasets": lambda: os.listdir(HOME + "/data"),
     "another dataset": lambda: open(HOME + "/data/other.csv").read(1),
     "write the dataset": lambda: open(HOME + "/data/cells.csv", "a"),

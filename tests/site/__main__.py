@@ -4,7 +4,8 @@
     python -m tests.site down       take all of it away again
 
 The first run deploys on bare machines. The second must change nothing. Then hub and nodes reboot with nothing typed,
-and training must work again. Times, and what held, go to site-results.json. Everything is kept in site-run/.
+and training must work again. Times, and what held, go to site-results.json. Images and wheels are kept in
+artifacts/, all else in site-run/.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from tests.site import hosts
 from tests.site.people import ask_and_approve, in_kit, register_data, until
 from tests.site.stage import (
     ADDRESSES,
+    ARTIFACTS,
     HOSPITALS,
     HUB,
     RESEARCHER,
@@ -31,6 +32,7 @@ from tests.site.stage import (
     RUN,
     SiteError,
     boot,
+    build,
     container,
     playbook,
 )
@@ -52,12 +54,6 @@ def part(times: dict[str, float], name: str, what: str) -> Iterator[None]:
         print(f"   {times[name]} s", flush=True)
 
 
-def build() -> None:
-    """Build the images and the wheels, unless this checkout's lie there."""
-    command = [Path(sys.executable).with_name("fedward"), "images", "build", "--out", str(RUN / "artifacts")]
-    subprocess.run(command, cwd=ROOT, check=True)
-
-
 def reboot() -> None:
     """Hub and nodes reboot, with nothing typed on them."""
     names = [container(name) for name in (HUB, *HOSPITALS)]
@@ -68,12 +64,13 @@ def reboot() -> None:
 
 def up(*, keep_images: bool) -> int:
     """Everything; returns the exit status."""
-    RUN.mkdir(exist_ok=True)
+    down()  # what an earlier run left
+    RUN.mkdir()
     times: dict[str, float] = {}
     results: dict[str, Any] = {"checks": {}}
     start = time.monotonic()
     try:
-        if not (keep_images and (RUN / "artifacts/images.lock").exists()):
+        if not (keep_images and (ARTIFACTS / "images.lock").exists()):
             with part(times, "images", "Building images and wheels"):
                 build()
         with part(times, "hosts", "Booting five bare machines"):
@@ -112,7 +109,7 @@ def checks() -> dict[str, bool]:
     """The checks on the live site, by name."""
     report = RUN / "checks.json"
     report.unlink(missing_ok=True)
-    pytest = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *NO_HURRY]
+    pytest = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--durations=12", *NO_HURRY]
     subprocess.run([*pytest, "tests/site", f"--site-report={report}"], cwd=ROOT, check=False)
     return json.loads(report.read_text())
 

@@ -1,7 +1,8 @@
 """Examines a deployed test host with other people's eyes, and wants a reason for every rule that it fails.
 
-    python -m tests.site.audit HOST...
+    python -m tests.site.audit [HOST...]
 
+Without names: the site's hub, a hospital and the researcher.
 OpenSCAP (ANSSI-BP-028, enhanced), Lynis, `systemd-analyze security` for the units that we ship, and the rules of the
 CIS Docker benchmark that concern us. The reasons are in `roles/hardening/EXCEPTIONS.yml`; a failed rule without one
 ends it with exit code 1. The tools are installed on the host: give it test hosts, no hospital's.
@@ -24,7 +25,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from tests.site import hosts
+from tests.site import hosts, stage
 
 REASONS = Path(__file__).parents[2] / "roles/hardening/EXCEPTIONS.yml"
 PROFILE = "xccdf_org.ssgproject.content_profile_anssi_bp28_enhanced"
@@ -69,19 +70,11 @@ def openscap(host: str, summary: Callable[[str], None]) -> Iterator[Failure]:
         content = Path(folder, "content.xml")
         content.write_bytes(_content())
         hosts.docker("cp", str(content), f"{host}:/root/content.xml")
-    # Exit code 2: a rule failed.
-    run(
-        host,
-        "oscap",
-        "xccdf",
-        "eval",
-        "--profile",
-        PROFILE,
-        "--results",
-        "/root/results.xml",
-        "/root/content.xml",
-        is_checked=False,
-    )
+    # Exit code 2: a rule failed. Files in images are not the host's, and there are so many that each rule would take
+    # minutes: it sees an empty folder in their place.
+    evaluate = f"oscap xccdf eval --profile {PROFILE} --results /root/results.xml /root/content.xml"
+    alone = f"mount -t tmpfs none /var/lib/docker && {evaluate}"
+    run(host, "unshare", "--mount", "sh", "-c", alone, is_checked=False, timeout_s=1200)
     root = ET.fromstring(run(host, "cat", "/root/results.xml"))
     titles = {rule.get("id"): rule.findtext(f"{XCCDF}title") or "" for rule in root.iter(f"{XCCDF}Rule")}
     found = {one.get("idref"): one.findtext(f"{XCCDF}result") for one in root.iter(f"{XCCDF}rule-result")}
@@ -210,6 +203,4 @@ def main(names: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 1:
-        sys.exit("python -m tests.site.audit HOST...")
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(sys.argv[1:] or [stage.container(name) for name in (stage.HUB, "harlem", stage.RESEARCHER)]))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.site import hosts
-from tests.site.stage import OUTSIDER, address, container, on
+from tests.site.stage import OUTSIDER, SUITE, address, container, on
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -34,7 +34,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def outsider() -> Iterator[str]:
     """A machine on the Internet that belongs to nobody of the consortium, with a port scanner."""
     hosts.remove([container(OUTSIDER)])
-    hosts.boot(container(OUTSIDER), suite="bookworm", ip=address(OUTSIDER))
+    hosts.boot(container(OUTSIDER), suite=SUITE, ip=address(OUTSIDER))
     on(OUTSIDER, "apt-get", "-qq", "update")
     on(OUTSIDER, "apt-get", "-qq", "install", "--yes", "--no-install-recommends", "nmap")
     yield OUTSIDER

@@ -1,6 +1,6 @@
 """Test hosts: machines with systemd, sshd and Docker of their own, each in a container of this machine.
 
-    python -m tests.site.hosts boot NAME [--suite trixie] [--ip 10.90.0.11]
+    python -m tests.site.hosts boot NAME [--suite trixie] [--ip 10.90.0.11] [--image IMAGE]
     python -m tests.site.hosts reboot NAME...
     python -m tests.site.hosts remove NAME...
 
@@ -83,19 +83,24 @@ def make_network() -> None:
             raise
 
 
-def boot(name: str, *, suite: str = "trixie", ip: str = "") -> None:
+def boot(name: str, *, suite: str = "trixie", ip: str = "", image: str = "") -> None:
     """Boot a host, and wait until its systemd has started everything.
+
+    Args:
+        image: What it boots from, as ``keep`` made it; a bare machine when empty.
 
     Raises:
         TestHostError: It did not come up within `BOOT_S` seconds.
     """
-    make_image(suite)
+    if not image:
+        make_image(suite)
+        image = f"fedward-testhost:{suite}"
     # overlay2 does not stack on overlay2: the Docker inside has a volume.
     places = [f"--name={name}", f"--hostname={name}", f"--network={NETWORK}", f"--volume={name}-docker:/var/lib/docker"]
     address = [f"--ip={ip}"] if ip else []
     with _network_lock():
         make_network()
-        docker("run", "--detach", *places, *address, *_RUN, f"fedward-testhost:{suite}", "/lib/systemd/systemd")
+        docker("run", "--detach", *places, *address, *_RUN, image, "/lib/systemd/systemd")
     wait_until_running(name)
 
 
@@ -125,6 +130,13 @@ def reboot(name: str) -> None:
     """
     docker("restart", "--time=30", name)
     wait_until_running(name)
+
+
+def keep(name: str, image: str) -> None:
+    """Shut a host down, and keep its disk as an image that others boot from, each as a machine of its own."""
+    docker("exec", name, "sh", "-c", "rm -f /etc/ssh/ssh_host_*; : > /etc/machine-id")
+    docker("stop", "--time=30", name)
+    docker("commit", name, image)
 
 
 def remove(names: Iterable[str]) -> None:
@@ -166,11 +178,12 @@ def main() -> None:
     one.add_argument("name")
     one.add_argument("--suite", choices=SUITES, default="trixie")
     one.add_argument("--ip", default="")
+    one.add_argument("--image", default="")
     for command in ("reboot", "remove"):
         commands.add_parser(command).add_argument("names", nargs="+")
     given = parser.parse_args()
     if given.command == "boot":
-        boot(given.name, suite=given.suite, ip=given.ip)
+        boot(given.name, suite=given.suite, ip=given.ip, image=given.image)
     elif given.command == "reboot":
         for name in given.names:
             reboot(name)

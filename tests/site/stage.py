@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from collections import Counter
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from tests import ansible
 from tests.site import hosts
 
 ROOT = Path(__file__).parents[2]
 RUN = ROOT / "site-run"
+ARTIFACTS = ROOT / "artifacts"
+SUITE = os.environ.get("SUITE") or "trixie"
 HUB = "post"
 HOSPITALS = {"harlem": "harlem_hospital", "hennepin": "hennepin_county", "kentucky": "university_of_kentucky"}
 RESEARCHER = "alice"
@@ -31,11 +37,18 @@ echo 'admin ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/admin
 install -d -m 700 /root/.ssh
 install -d -m 700 -o admin -g admin ~admin/.ssh
 tee /root/.ssh/authorized_keys > ~admin/.ssh/authorized_keys
+chown admin:admin ~admin/.ssh/authorized_keys
 """
 
 
 class SiteError(Exception):
     """A part of the run failed; the message ends with what it said."""
+
+
+def build() -> None:
+    """Build the images and wheels of this checkout; what has not changed since the last time is not made again."""
+    command = [Path(sys.executable).with_name("fedward"), "images", "build", "--out", ARTIFACTS]
+    subprocess.run(command, cwd=ROOT, check=True)
 
 
 def container(name: str) -> str:
@@ -54,7 +67,7 @@ def on(name: str, *command: str, timeout_s: float = 120, stdin: str | None = Non
 
 def boot(name: str) -> None:
     """Boot a bare machine, as a hospital or a data centre hands it over: it knows its administrator's SSH key."""
-    hosts.boot(container(name), suite=os.environ.get("SUITE", "bookworm"), ip=address(name))
+    hosts.boot(container(name), suite=SUITE, ip=address(name))
     key, known = RUN / "ssh/id", RUN / "ssh/known_hosts"
     if not key.exists():
         key.parent.mkdir(mode=0o700)
@@ -90,9 +103,9 @@ def extra_authorities() -> str:
 
 def environment() -> dict[str, str]:
     """What inventory/local takes from the operator's surroundings."""
-    return os.environ | {
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    return ansible.environment() | {
         "FEDWARD_SITE_RUN": str(RUN),
+        "FEDWARD_ARTIFACTS": str(ARTIFACTS),
         "FEDWARD_SITE_CA": extra_authorities(),
         "ANSIBLE_FORCE_COLOR": "0",
         "ANSIBLE_CALLBACKS_ENABLED": "ansible.posix.profile_tasks",
@@ -108,14 +121,54 @@ def playbook(*arguments: str, log: str, inventory: Path = ROOT / "inventory/loca
     Raises:
         SiteError: It failed at a host.
     """
-    command = [Path(sys.executable).with_name("ansible-playbook"), "-i", inventory, "appliance/playbooks/site.yml"]
     path = RUN / f"{log}.log"
-    with path.open("w") as file:
-        done = subprocess.run(
-            [*command, *arguments], cwd=ROOT, env=environment(), stdout=file, stderr=subprocess.STDOUT, check=False
-        )
+    with _started(path, inventory, arguments) as run:
+        run.wait()
     said = path.read_text()
-    if done.returncode:
-        raise SiteError(f"The playbook failed (all of it: {path}).\n{said[-6000:]}")
+    if run.returncode:
+        raise SiteError(f"The playbook failed (all of it: {path}).\n{_failures(said)}")
     changed = Counter(_CHANGED.findall(said))
     return {name: changed[name] for name in _RECAP.findall(said)}
+
+
+def interrupted_playbook(
+    *arguments: str, at: str, interrupt: Callable[[], None] | None = None, log: str, inventory: Path
+) -> str:
+    """Run the site's playbook until the middle of a task, and kill it there, or do ``interrupt`` and let it end.
+
+    Returns:
+        What it said.
+
+    Raises:
+        SiteError: It ended before.
+    """
+    path = RUN / f"{log}.log"
+    with _started(path, inventory, arguments, in_own_group=True) as run:
+        while f"TASK [{at}]" not in path.read_text():
+            if run.poll() is not None:
+                raise SiteError(f"The playbook ended before it came to {at!r}.\n{_failures(path.read_text())}")
+            time.sleep(0.2)
+        time.sleep(1)
+        if interrupt is None:
+            os.killpg(run.pid, signal.SIGKILL)
+        else:
+            interrupt()
+    return path.read_text()
+
+
+def _failures(said: str) -> str:
+    """The tasks that failed, of all that a playbook said."""
+    tasks = re.split(r"^(?=(?:TASK|RUNNING HANDLER|PLAY) )", said, flags=re.MULTILINE)
+    failed = [task[:4000] for task in tasks if re.search(r"^(?:fatal|failed): ", task, re.MULTILINE)]
+    return "\n".join(failed) or said[-4000:]
+
+
+def _started(
+    log: Path, inventory: Path, arguments: Iterable[str], *, in_own_group: bool = False
+) -> subprocess.Popen[bytes]:
+    command = [Path(sys.executable).with_name("ansible-playbook"), "-i", inventory, "appliance/playbooks/site.yml"]
+    with log.open("w") as file:
+        return subprocess.Popen(
+            [*command, *arguments], cwd=ROOT, env=environment(), stdout=file, stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL, start_new_session=in_own_group,
+        )  # fmt: skip

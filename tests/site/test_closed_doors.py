@@ -18,14 +18,17 @@ MEMBERS = (*HOSPITALS, RESEARCHER)
 PORTS = (8883, 8443)  # broker and REST, on the hub's VPN address
 CONNECT = """
 import socket, sys
-for target in sys.argv[1:]:
+from concurrent.futures import ThreadPoolExecutor
+def state(target):
     host, _, port = target.rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=2).close()
     except OSError as error:
-        print(target, type(error).__name__)
-    else:
-        print(target, "open")
+        return type(error).__name__
+    return "open"
+with ThreadPoolExecutor(len(sys.argv)) as pool:
+    for target, found in zip(sys.argv[1:], pool.map(state, sys.argv[1:])):
+        print(target, found)
 """
 
 

@@ -97,7 +97,7 @@ class Site:
         (self.home / "node.toml").write_text(
             'data_folder = "/srv/fedward/data"\nrunner_socket = "run/runner/runner.sock"\n'
         )
-        for name in ("run/runner", "gui", "spool", "store"):
+        for name in ("run/runner", "gui", "spool", "kept", "store"):
             (self.home / name).mkdir(mode=0o700, parents=True, exist_ok=True)
         for path in (self.home, *self.home.rglob("*")):
             os.chown(path, WARDEN, WARDEN)

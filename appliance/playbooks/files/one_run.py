@@ -6,6 +6,7 @@ lock is void. Prints 'changed' or 'unchanged'.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import sys
@@ -14,6 +15,9 @@ from pathlib import Path
 
 def main(folder: Path) -> int:
     """Take the lock; 1 when another run has it."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    here = os.open(folder, os.O_RDONLY)
+    fcntl.flock(here, fcntl.LOCK_EX)  # of two that start together one reads after the other has written
     path = folder / "run.lock"
     mine = _playbook()
     held = _read(path)
@@ -25,7 +29,6 @@ def main(folder: Path) -> int:
             f"Another playbook of this consortium runs (process {held['pid']}): wait until it has ended.\n"
         )
         return 1
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     fresh = path.with_suffix(f".{os.getpid()}")
     fresh.write_text(json.dumps(mine))
     fresh.replace(path)

@@ -88,7 +88,11 @@ class Hello(_Message):
 
 
 class TrainJob(_Message):
-    """Train one round. The frame carries one sealed memory file: the parameters, as safetensors."""
+    """Train one round.
+
+    The frame carries sealed memory files, as safetensors: the parameters, with the aggregator's tensors for nodes among
+    them, and, where the node kept something of an earlier round, that.
+    """
 
     kind: Literal["train"] = "train"
     job_id: Identifier
@@ -163,8 +167,10 @@ class RoundTiming(_Message):
 
 
 class Trained(_Message):
-    """A round's outcome. The frame carries the update as a sealed memory file, unless only a test was asked for.
+    """A round's outcome.
 
+    Unless only a test was asked for, the frame carries sealed memory files: the update, and what the node shall keep
+    for the experiment's next round, if anything.
     ``record`` is what the plan printed: it stays at the node. ``reached`` tells of the last update,
     of which there is no Progress. ``memory_bytes`` is the most that the round's processes held, as seen from outside.
     """
@@ -175,6 +181,7 @@ class Trained(_Message):
     metrics: tuple[Metrics, ...] = Field(default=(), max_length=4)
     timing: RoundTiming = RoundTiming()
     reached: Reached | None = None
+    learning_rates: Finite | None = None
     record: str = Field(default="", max_length=MAX_RECORD)
     memory_bytes: int | None = Field(default=None, ge=0)
     is_warm: bool = False

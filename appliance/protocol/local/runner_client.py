@@ -27,6 +27,7 @@ from appliance.protocol.local.jobs import (
 from appliance.protocol.local.sealed import require_sealed
 
 _Answer = TypeVar("_Answer", HelloReply, Trained, Inspected, Ended)
+EXPECTED_FILES = {True: (1, 2), False: (0,)}  # with an outcome, by whether to train
 _GRACE_S = 30.0  # beyond a job's own limit, which the runner keeps
 _STOP_S = 10.0
 _HELLO_S = 150.0  # a runner that has just been started loads its libraries first
@@ -56,15 +57,18 @@ class TrainedResult:
     Attributes:
         reply: Sample count, metrics, timing, record.
         update_fd: The sealed memory file with the update; None when only a test was asked for.
+        kept_fd: The one with what the node shall keep, if anything.
     """
 
     reply: Trained
     update_fd: int | None
+    kept_fd: int | None = None
 
     def close(self) -> None:
-        """Free the update."""
-        if self.update_fd is not None:
-            os.close(self.update_fd)
+        """Free the memory files."""
+        for fd in (self.update_fd, self.kept_fd):
+            if fd is not None:
+                os.close(fd)
 
     def __enter__(self) -> Self:
         return self
@@ -95,26 +99,35 @@ class RunnerClient:
         """
         return self._ask(Hello(), HelloReply, _HELLO_S)[0]
 
-    def train(self, job: TrainJob, params_fd: int, on_progress: Callable[[Progress], None] = _ignore) -> TrainedResult:
+    def train(
+        self,
+        job: TrainJob,
+        params_fd: int,
+        on_progress: Callable[[Progress], None] = _ignore,
+        *,
+        kept_fd: int | None = None,
+    ) -> TrainedResult:
         """Train one round. An exception that ``on_progress`` raises ends it.
 
         Args:
             job: What to train.
             params_fd: The parameters, a sealed memory file; it stays open here.
             on_progress: Called about once a second.
+            kept_fd: What the node kept of an earlier round, a sealed memory file; it stays open here.
 
         Raises:
             RunnerError: Refused, failed, stopped or out of its limits.
             FedWardError: There is no runner, or it went away (RUNNER_UNAVAILABLE).
         """
-        reply, fds = self._ask(job, Trained, job.limits.seconds + _GRACE_S, [params_fd], on_progress)
-        if len(fds) != int(job.train):
+        given = [params_fd] if kept_fd is None else [params_fd, kept_fd]
+        reply, fds = self._ask(job, Trained, job.limits.seconds + _GRACE_S, given, on_progress)
+        if len(fds) not in EXPECTED_FILES[job.train]:
             close_all(fds)
             raise FedWardError("The runner sent an update too many, or none.", code=Code.RUNNER_UNAVAILABLE)
-        result = TrainedResult(reply, fds[0] if job.train else None)
+        result = TrainedResult(reply, *fds) if fds else TrainedResult(reply, None)
         try:
-            if result.update_fd is not None:
-                require_sealed(result.update_fd)
+            for fd in fds:
+                require_sealed(fd)
         except FedWardError:
             result.close()
             raise

@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 
 from appliance.cli.main import app
 from appliance.embedded.mosquitto import cache_folder, find_mosquitto
+from appliance.embedded.ports import free_port
 from appliance.enrolment.revocation import Hub, Outcome, enforce, run_tool
 from appliance.network.broker import Broker, render_acl, render_config
 from appliance.protocol.envelope import Signer
@@ -51,7 +52,7 @@ class Site:
         self.authority = root / "authority"
         self.rest_socket = root / "rest.sock"
         self.authority_socket = root / "authority.sock"
-        self.broker_port, self.rest_port = _free_port(), _free_port()
+        self.broker_port, self.rest_port = free_port(), free_port()
         self.processes: list[subprocess.Popen[bytes]] = []
         self.broker: subprocess.Popen[bytes] | None = None
         self.front: Front | None = None
@@ -255,8 +256,3 @@ def _pump(source: socket.socket, sink: socket.socket) -> None:
     with suppress(OSError):
         while piece := source.recv(1 << 16):
             sink.sendall(piece)
-
-
-def _free_port() -> int:
-    with socket.create_server((HOST, 0)) as listener:
-        return int(listener.getsockname()[1])

@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 
 from appliance.protocol.errors import Code
+from appliance.protocol.messages import MAJOR, MINOR
 from tests.hospitals import Hospitals
 from tests.integration.faults.newer import CRITICAL, UNCRITICAL
 from tests.integration.faults.players import Hospital, Researcher
 from tests.integration.faults.records import require_done_once, require_whole
 from tests.integration.faults.stage import NOBODY
 
+NEXT = f"{MAJOR}.{MINOR + 1}"
 pytestmark = pytest.mark.timeout(300)  # the first of a module waits until everybody is up
 
 
@@ -61,7 +63,7 @@ def test_a_request_that_an_older_node_cannot_understand_is_refused(hospitals: Ho
     answer = _round(hospitals, tmp_path / "experiment", CRITICAL)
 
     assert (answer["round"], answer["code"]) == (0, Code.MESSAGE_VERSION)
-    assert "The 'train' of protocol 1.3 cannot be understood without its 'weighting'" in answer["message"]
+    assert f"The 'train' of protocol {NEXT} cannot be understood without its 'weighting'" in answer["message"]
     refusal = tail.wait_for("round.refused", code=Code.MESSAGE_VERSION)
     assert hospitals.history("north").rounds(refusal["subject"]) == []
     require_whole(hospitals)
@@ -75,5 +77,5 @@ def test_a_reply_that_an_older_researcher_cannot_understand_fails_the_round(
         answer = _round(hospitals, tmp_path / "experiment")
 
     assert (answer["round"], answer["code"]) == (0, Code.MESSAGE_VERSION)
-    assert "North (north): The 'train-reply' of protocol 1.3 cannot be understood" in answer["message"]
+    assert f"North (north): The 'train-reply' of protocol {NEXT} cannot be understood" in answer["message"]
     require_whole(hospitals)

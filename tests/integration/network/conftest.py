@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -16,6 +15,7 @@ import psycopg
 import pytest
 import requests
 
+from appliance.embedded.ports import free_port
 from tests.integration.network.hosts import File, Host, Line, wait_until
 
 _POSTGRES = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
@@ -107,17 +107,25 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     config.write_text(
         '{"identities":[{"name":"n","credentials":[{"accessKey":"a","secretKey":"b"}],"actions":["Admin"]}]}'
     )
-    ports = [free_port() for _ in range(4)]
-    names = ("-master.port", "-volume.port", "-filer.port", "-s3.port")
-    flags = [f"{name}={port}" for name, port in zip(names, ports, strict=True)]
-    flags += [f"{name}.grpc={free_port()}" for name in names]
+    ports: set[int] = set()
+    while len(ports) < 8:
+        ports.add(free_port())
+    given = iter(ports)
+    address = f"http://127.0.0.1:{next(given)}"
+    flags = [
+        f"-s3.port={address.rpartition(':')[2]}",
+        "-s3.port.iceberg=0",
+        "-s3.port.lance=0",
+        "-master.telemetry=false",
+    ]
+    flags += [f"-{part}.port={next(given)}" for part in ("master", "volume", "filer")]
+    flags += [f"-{part}.port.grpc={next(given)}" for part in ("master", "volume", "filer", "s3")]
     with (folder / "log").open("wb") as log:
         server = subprocess.Popen(
             [weed, "server", f"-dir={folder}", "-ip=127.0.0.1", "-s3", f"-s3.config={config}",
              "-volume.max=20", "-master.volumeSizeLimitMB=64", *flags],
             stdout=log, stderr=log, cwd=folder,
         )  # fmt: skip
-    address = f"http://127.0.0.1:{ports[3]}"
 
     def answers() -> bool:
         assert server.poll() is None, (folder / "log").read_text()[-2000:]
@@ -131,12 +139,3 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     finally:
         server.kill()  # its own goodbye takes twenty seconds
         server.wait()
-
-
-def free_port() -> int:
-    """A port that nobody uses now; the S3 server cannot choose its own. Its own convention adds 10000 to some."""
-    while True:
-        with socket.create_server(("127.0.0.1", 0)) as sock:
-            port = int(sock.getsockname()[1])
-        if port < 50_000:
-            return port

@@ -7,6 +7,7 @@ import json
 
 import pytest
 
+from appliance.doctor import host as hosts
 from appliance.doctor import letter, sources
 from appliance.protocol.errors import ConfigurationError
 from tests.unit.doctor.conftest import Machine
@@ -68,6 +69,14 @@ def test_before_the_installation_the_caller_names_the_hub(machine: Machine) -> N
         letter.write(machine.host(), today=DAY)
 
     assert "| out | UDP | 51821 | 127.0.0.1 |" in letter.write(machine.host(hubs=["127.0.0.1:51821"]), today=DAY)
+
+
+def test_who_may_not_see_the_settings_is_told_to_ask_as_root(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An installed machine knows its hub, but tells only root."""
+    monkeypatch.setattr(hosts, "is_closed", lambda path: path.name == "vpn")
+
+    with pytest.raises(ConfigurationError, match="only root may look into"):
+        letter.write(machine.host(), today=DAY)
 
 
 def test_the_hub_writes_no_letter(machine: Machine) -> None:

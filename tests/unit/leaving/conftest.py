@@ -98,6 +98,11 @@ class Site:
             self.write(f"etc/systemd/system/{unit}")
         self.write("etc/systemd/system/orthanc.service")
         self.write("etc/systemd/system/docker.service.d/fedward-proxy.conf", "[Service]\nEnvironment=HTTPS_PROXY=x\n")
+        self.write("etc/systemd/system/wg-quick@fedward0.service.d/fedward.conf", "[Service]\nRestart=on-failure\n")
+        self.write(
+            "etc/systemd/system/nftables.service.d/fedward.conf",
+            "[Service]\nExecStartPost=-/usr/sbin/nft --file /etc/fedward/firewall.nft\n",
+        )
         self.write("etc/systemd/system/docker.service.d/fedward.conf", "[Unit]\nRequires=fedward-firewall.service\n")
         self.write("etc/apt/apt.conf.d/60fedward-hold", 'DPkg::Pre-Invoke {"/usr/local/sbin/fedward-hold";};\n')
         self.write(

@@ -113,6 +113,16 @@ def test_nothing_goes_before_it_is_kept_and_nothing_is_kept_that_still_changes(s
     assert order[-2:] == ["remove fedward", "remove fedward"]  # the link, and /opt/fedward
 
 
+def test_a_timer_ends_before_any_service(site: Site) -> None:
+    """The system cancels a service's end when its timer starts it at that moment."""
+    leave(site)
+    ended = [line.split()[-1] for line in site.done if line.startswith("systemctl disable --now fedward-")]
+    kinds = [name.rpartition(".")[2] for name in ended]
+
+    assert "timer" in kinds
+    assert kinds.index("service") > max(place for place, kind in enumerate(kinds) if kind == "timer")
+
+
 def test_once_left_there_is_nothing_more_to_do(site: Site) -> None:
     """The command may be said twice."""
     leave(site)

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import multiprocessing
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -183,3 +184,19 @@ def test_what_a_killed_run_left_stops_nobody(tmp_path: Path, left: str) -> None:
 
     assert run(tmp_path).returncode == 0
     assert json.loads((tmp_path / "run.lock").read_text())["pid"] != 4194300
+
+
+@pytest.mark.parametrize("limit", [[], ["--limit", "north"]])
+def test_the_playbook_refuses_a_faulty_inventory_whoever_it_is_limited_to(limit: list[str], tmp_path: Path) -> None:
+    """A run for one host looks at all of the inventory, and at the lock, like one for every host."""
+    shutil.copytree(ROOT / "inventory/example", tmp_path / "inventory")
+    settings = tmp_path / "inventory/group_vars/all.yml"
+    settings.write_text(settings.read_text() + "\nfedward_nonsense: 1\n")
+    command = [Path(sys.executable).with_name("ansible-playbook"), "-i", tmp_path / "inventory", *limit]
+
+    done = subprocess.run([*command, PLAYBOOKS / "site.yml"], cwd=ROOT, capture_output=True, text=True, check=False)
+
+    assert done.returncode != 0
+    assert "Nothing was changed on any host" in done.stdout
+    assert "fedward_nonsense" in done.stdout
+    assert "PLAY [Prepare every host]" not in done.stdout

@@ -35,7 +35,7 @@ class Mine(FedAverage):
         """What counts."""
         return {"rounds": self.rounds}
 
-    def restore(self, state):
+    def restore(self, state, tensors):
         """Take it back."""
         self.rounds = state["rounds"]
 
@@ -225,7 +225,7 @@ SAVE, WRITE = "researcher_kit.breakpoints.save", "researcher_kit.spool.write_ten
 
 
 def _fails_once(experiment: Experiment, monkeypatch: pytest.MonkeyPatch, at: str) -> None:
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise FedWardError("full", code=Code.DISK_FULL)
 
     experiment.parameters()  # the first breakpoint

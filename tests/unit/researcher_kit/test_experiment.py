@@ -696,7 +696,7 @@ def test_a_breakpoint_that_cannot_be_saved_leaves_the_round_to_be_taken_up_again
     calm.run()
     troubled.parameters()  # the first breakpoint
 
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise FedWardError("full", code=Code.DISK_FULL)
 
     with monkeypatch.context() as patch:

@@ -210,7 +210,7 @@ def test_what_the_nodes_must_know_of_the_aggregator_travels(make: Make, consorti
     original = consortium.nodes["north"].train
 
     class Tuned(FedAverage):
-        def node_args(self):
+        def create_aggregator_args(self):
             return {"mu": 0.1}
 
     def train(node, request, parameters):

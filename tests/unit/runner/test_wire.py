@@ -76,11 +76,13 @@ def test_the_nearest_builtin_class_is_found() -> None:
             ", 1)\n\n    def init_opt", ")\n\n    def init_opt"
         ),
         PLAN.replace("return torch.optim.SGD(self.model().parameters(), lr=optimizer_args", "return (optimizer_args"),
+        f"{PLAN}\n    def init_scheduler(self):\n        return 1\n",
+        f"{PLAN}\n    def training_update(self, data, target):\n        return None\n",
         PLAN.replace("return DataManager(", "return dict(a=")
         .replace(", batch_size=10", ", b=1")
         .replace(", self.d", ", c=self.d"),
     ],
-    ids=["loss", "step", "model", "optimizer", "data"],
+    ids=["loss", "step", "model", "optimizer", "scheduler", "update", "data"],
 )
 def test_what_our_own_room_says_of_a_plan_is_repeated(plan: str) -> None:
     """These sentences are the training room's: when it changes one, this list must follow."""

@@ -21,7 +21,7 @@ from appliance.training import ArgumentInvalidError, TrainingArguments
         ({"test_ratio": 1.5}, "'test_ratio' is 1.5; allowed: a number from 0 to 1"),
         ({"fedprox_mu": float("nan")}, "'fedprox_mu' is nan"),
         ({"fedprox_mu": -1}, "'fedprox_mu' is -1"),
-        ({"test_metric": "DICE"}, "'test_metric' is 'DICE'; allowed: one of ACCURACY"),
+        ({"test_metric": "F2"}, "'test_metric' is 'F2'; allowed: one of ACCURACY"),
         ({"loader_args": {"batchsize": 3}}, "'loader_args.batchsize' is not known.*Did you mean 'batch_size'"),
         ({"loader_args": {"batch_size": 0}}, "'loader_args.batch_size' is 0; allowed: a whole number from 1"),
         ({"loader_args": 3}, "'loader_args' is 3; allowed: a mapping"),

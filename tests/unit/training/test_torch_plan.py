@@ -554,3 +554,203 @@ def test_what_is_not_set_next_is_drawn_in_full(built: Built, plan_class: type[To
     assert bits(plan.get_parameters()) == bits(ours.get_parameters())
     if isinstance(plan, _WithATeacher) and isinstance(ours, _WithATeacher):
         assert torch.equal(plan.teacher.weight, ours.teacher.weight)
+
+
+class _FedBN(_Logistic):
+    """Batch norm stays at the node."""
+
+    def local_parameters(self) -> list[str]:
+        return ["0.*"]
+
+
+def test_local_parameters_do_not_travel_and_go_on_where_they_were(built: Built) -> None:
+    """FedBN: each hospital normalises by its own statistics."""
+    plan = built(_FedBN, epochs=2, optimizer_args={"lr": 0.1})
+    assert set(plan.get_parameters()) == {"1.weight", "1.bias"}
+    plan.train()
+    kept = plan.get_kept_tensors()
+    assert set(kept) == {f"local/0.{name}" for name in _NORM}
+
+    again = built(_FedBN, epochs=2)
+    again.set_parameters(plan.get_parameters())
+    again.set_kept_tensors(kept, {})
+
+    assert bits({f"local/{n}": v.numpy() for n, v in again.model().state_dict().items() if n[0] == "0"}) == bits(kept)
+
+
+def test_buffers_that_are_not_shared_stay_at_the_node(built: Built) -> None:
+    """share_persistent_buffers=False: the next round does not begin with a fresh running mean."""
+    plan = built(epochs=1, share_persistent_buffers=False)
+    plan.train()
+
+    assert set(plan.get_kept_tensors()) == {f"local/0.{name}" for name in _NORM if name not in ("weight", "bias")}
+
+
+def test_a_plan_that_shares_everything_keeps_nothing(built: Built) -> None:
+    """A hospital's disk is not filled for nothing."""
+    plan = built(epochs=1)
+    plan.train()
+
+    assert plan.get_kept_tensors() == {}
+
+
+_NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+
+
+class _TwoOptimizers(_Logistic):
+    """Each layer has an optimizer of its own."""
+
+    def init_optimizer(self, optimizer_args: dict[str, Any]) -> Any:
+        return {
+            "norm": torch.optim.SGD(self.model()[0].parameters(), lr=0.0),
+            "linear": torch.optim.SGD(self.model()[1].parameters(), lr=0.1),
+        }
+
+
+def test_several_optimizers_step_together(built: Built) -> None:
+    """One with a rate of nought leaves its layer as it was."""
+    plan = built(_TwoOptimizers, num_updates=3)
+    before = plan.get_parameters()
+    plan.train()
+    after = plan.get_parameters()
+
+    assert np.array_equal(after["0.weight"], before["0.weight"])
+    assert not np.array_equal(after["1.weight"], before["1.weight"])
+
+
+class _Scheduled(_Logistic):
+    """A rate that is nought from the second update on, and grows with the round."""
+
+    def init_optimizer(self, optimizer_args: dict[str, Any]) -> Any:
+        return torch.optim.SGD(self.model().parameters(), lr=0.1 * self.round)
+
+    def init_scheduler(self) -> Any:
+        return torch.optim.lr_scheduler.LambdaLR(self.optimizer(), lambda update: float(update == 0))
+
+
+def test_a_scheduler_steps_after_each_update(built: Built) -> None:
+    """Ten updates are as far as one."""
+    one, ten = built(_Scheduled, num_updates=1), built(_Scheduled, num_updates=10)
+    one.train()
+    ten.train()
+
+    assert bits({"w": one.get_parameters()["1.weight"]}) == bits({"w": ten.get_parameters()["1.weight"]})
+
+
+def test_a_plan_knows_its_round(built: Built, north: Dataset) -> None:
+    """For a rate that changes over rounds."""
+
+    def way(round_: int) -> float:
+        plan = _Scheduled()
+        plan.build({}, TrainingArguments(num_updates=1), seed=1, round_=round_)
+        plan.attach(north)
+        before = plan.get_parameters()["1.weight"]
+        plan.train()
+        return float(np.abs(plan.get_parameters()["1.weight"] - before).sum())
+
+    assert way(3) == pytest.approx(3 * way(1), rel=1e-4)
+
+
+class _Alternating(TorchTrainingPlan):
+    """Trains in a way of its own: two players' parameters in turn."""
+
+    def init_model(self, model_args: dict[str, Any]) -> Any:
+        return torch.nn.ModuleDict({"a": torch.nn.Linear(2, 1), "b": torch.nn.Linear(2, 1)})
+
+    def init_optimizer(self, optimizer_args: dict[str, Any]) -> Any:
+        return [torch.optim.SGD(self.model()[name].parameters(), lr=0.1) for name in "ab"]
+
+    def training_data(self) -> DataManager:
+        return DataManager(self.dataset.matrix(["x", "z"]), self.dataset.matrix(["y"]), batch_size=8)
+
+    def training_update(self, data: Any, target: Any) -> Any:
+        for name, optimizer in zip("ab", self.optimizer(), strict=True):
+            optimizer.zero_grad()
+            loss = (self.model()[name](data) - target).square().mean()
+            loss.backward()
+            optimizer.step()
+        return loss
+
+
+def test_a_plan_may_train_in_a_way_of_its_own(built: Built) -> None:
+    """Without a training_step; progress has the loss that it returns, and FedProx holds its steps as well."""
+    told: list[TrainingProgress] = []
+    plan = built(_Alternating, num_updates=4, log_interval=1)
+    before = plan.get_parameters()
+    plan.train(told.append)
+    held = built(_Alternating, num_updates=4, fedprox_mu=9.0)
+    held.train()
+
+    def way(trained: Any) -> float:
+        return float(np.abs(trained.get_parameters()["a.weight"] - before["a.weight"]).sum())
+
+    assert [progress.iteration for progress in told] == [1, 2, 3, 4]
+    assert way(held) < way(plan)
+
+
+class _Lost(_Alternating):
+    """Returns no loss."""
+
+    def training_update(self, data: Any, target: Any) -> Any:
+        return "fine"
+
+
+class _NotToBeScheduled(_Logistic):
+    def init_scheduler(self) -> Any:
+        return "cosine"
+
+
+class _NoOptimizers(_Logistic):
+    def init_optimizer(self, optimizer_args: dict[str, Any]) -> Any:
+        return []
+
+
+@pytest.mark.parametrize(
+    ("plan", "error", "words"),
+    [
+        (_Lost, TrainingFailedError, "training_update must return the loss"),
+        (_NotToBeScheduled, PlanInvalidError, "init_scheduler must return a scheduler"),
+        (_NoOptimizers, PlanInvalidError, "init_optimizer must return an optimizer"),
+    ],
+)
+def test_what_cannot_train_is_named(plan: type, error: type[Exception], words: str, built: Built) -> None:
+    """With the hook at fault."""
+    with pytest.raises(error, match=words):
+        built(plan, num_updates=1).train()
+
+
+class _Mean(TorchTrainingPlan):
+    """A linear model without batch norm, whose loss is a mean over samples."""
+
+    def init_model(self, model_args: dict[str, Any]) -> Any:
+        return torch.nn.Linear(2, 1)
+
+    def training_data(self) -> DataManager:
+        return DataManager(self.dataset.matrix(["x", "z"]), self.dataset.matrix(["y"]), batch_size=10)
+
+    def training_step(self, data: Any, target: Any) -> Any:
+        self.sizes = [*getattr(self, "sizes", []), len(data)]
+        return torch.nn.functional.binary_cross_entropy_with_logits(self.model()(data), target)
+
+
+def test_gradients_of_micro_batches_add_up_to_the_batchs(built: Built) -> None:
+    """The same training in less memory, the last piece being smaller."""
+    whole, pieces = built(_Mean, epochs=2), built(_Mean, epochs=2, micro_batch_size=4)
+    whole.train()
+    pieces.train()
+
+    assert pieces.sizes == [4, 4, 2] * 8
+    for name, array in whole.get_parameters().items():
+        assert pieces.get_parameters()[name] == pytest.approx(array, rel=1e-5)
+
+
+def test_mixed_precision_computes_in_half_of_the_digits(built: Built) -> None:
+    """The model's own numbers stay whole ones; the result is near, and not the same."""
+    whole, half = built(_Mean, epochs=2), built(_Mean, epochs=2, mixed_precision=True)
+    whole.train()
+    half.train()
+    found, expected = half.get_parameters()["weight"], whole.get_parameters()["weight"]
+
+    assert found.dtype == np.float32
+    assert found == pytest.approx(expected, abs=0.05)
+    assert not np.array_equal(found, expected)

@@ -52,6 +52,7 @@ from appliance.warden.datasets import DatasetBook, DatasetSpec
 from appliance.warden.desk import Desk
 from appliance.warden.egress import EgressLog
 from appliance.warden.governance import Governance, Staff
+from appliance.warden.kept import KeptTensors
 from appliance.warden.live import LiveRound
 from appliance.warden.policy import Policy
 from appliance.warden.queue import RoundQueue
@@ -133,6 +134,7 @@ class Outcome:
     samples: int = 80
     metrics: tuple[Metrics, ...] = (Metrics(stage="local", samples=20, values={"auc": 0.75}),)
     record: str = "epoch 1 done"
+    kept: bytes | None = None
 
 
 def honest(job: TrainJob, parameters: dict[str, np.ndarray]) -> Outcome:
@@ -166,10 +168,15 @@ class FakeRunner:
 
     def __post_init__(self) -> None:
         self.is_training = threading.Event()
+        self.learning_rates: float | None = None
+        self.given_back: list[bytes | None] = []  # what the node kept, by job
         self._ends: dict[str, threading.Event] = {}
 
-    def train(self, job: TrainJob, params_fd: int, on_progress: Callable[[Progress], None]) -> TrainedResult:
+    def train(
+        self, job: TrainJob, params_fd: int, on_progress: Callable[[Progress], None], *, kept_fd: int | None = None
+    ) -> TrainedResult:
         self._require_here()
+        self.given_back.append(None if kept_fd is None else Path(f"/proc/self/fd/{kept_fd}").read_bytes())
         require_sealed(params_fd)
         file = TensorFile(f"/proc/self/fd/{params_fd}")
         self.trained.append(job)
@@ -187,10 +194,12 @@ class FakeRunner:
             metrics=outcome.metrics,
             timing=RoundTiming(start_s=0.1, train_s=0.2),
             reached=self.reached,
+            learning_rates=self.learning_rates,
             record=outcome.record,
             memory_bytes=MEMORY_BYTES,
         )
-        return TrainedResult(reply, None if outcome.update is None else sealed_memfd("update", outcome.update))
+        update = None if outcome.update is None else sealed_memfd("update", outcome.update)
+        return TrainedResult(reply, update, None if outcome.kept is None else sealed_memfd("kept", outcome.kept))
 
     def hello(self) -> HelloReply:
         self._require_here()
@@ -230,6 +239,7 @@ class Node:
         self.members = members
         self.clock = OffsetClock()
         self.rest, self.runner = FakeRest(), FakeRunner()
+        self.model = {"w": np.zeros((3, 2), np.float32), "steps": np.array(4, np.int64)}
         self.sent: list[tuple[str, str]] = []
         self.store = Store(root / "store")
         self.services = self._services(members)
@@ -262,6 +272,7 @@ class Node:
             rest=self.rest,  # type: ignore[arg-type] - a fake
             runner=self.runner,  # type: ignore[arg-type] - a fake
             spool=self.root / "spool",
+            kept=KeptTensors(self.root / "kept"),
         )
 
     def close(self) -> None:
@@ -347,7 +358,7 @@ class Node:
 
     def parameters(self, researcher: str = "alice", experiment: str = "e-1", round_: int = 1) -> SealedFile:
         """Global parameters, sealed to north and uploaded."""
-        plain = tensor_bytes({"w": np.zeros((3, 2), np.float32), "steps": np.array(4, np.int64)})
+        plain = tensor_bytes(self.model)
         out = io.BytesIO()
         sealed = seal(io.BytesIO(plain), out)
         context = f"{experiment}/{round_}/parameters"

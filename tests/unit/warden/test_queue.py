@@ -110,12 +110,12 @@ def test_two_rounds_of_one_experiment_never_run_at_once(busy: Node, steps: Steps
     lock = threading.Lock()
     real = busy.runner.train
 
-    def train(*args: Any) -> Any:
+    def train(*args: Any, **options: Any) -> Any:
         with lock:
             at_once[0] += 1
             most[0] = max(most[0], at_once[0])
         try:
-            return real(*args)
+            return real(*args, **options)
         finally:
             with lock:
                 at_once[0] -= 1
@@ -160,9 +160,9 @@ def test_rounds_of_different_experiments_run_at_once_if_the_site_allows_it(busy:
     meeting = threading.Barrier(2, timeout=WAIT_S)
     real = busy.runner.train
 
-    def train(*args: Any) -> Any:
+    def train(*args: Any, **options: Any) -> Any:
         meeting.wait()
-        return real(*args)
+        return real(*args, **options)
 
     busy.runner.train = train  # type: ignore[method-assign]
     for number in range(2):
@@ -260,10 +260,10 @@ def test_a_training_that_reached_the_runner_behind_its_stop_ends_too(busy: Node)
     on_its_way, told = threading.Event(), threading.Event()
     real_train, real_stop = busy.runner.train, busy.runner.stop
 
-    def train(*args: Any) -> Any:
+    def train(*args: Any, **options: Any) -> Any:
         on_its_way.set()
         assert told.wait(WAIT_S)
-        return real_train(*args)
+        return real_train(*args, **options)
 
     def stop_(experiment_id: str) -> Any:
         ended = real_stop(experiment_id)
@@ -374,10 +374,10 @@ def test_a_round_that_trains_when_its_experiment_is_paused_goes_on_to_its_end(bu
     training, told = threading.Event(), threading.Event()
     real = busy.runner.train
 
-    def train(*args: Any) -> Any:
+    def train(*args: Any, **options: Any) -> Any:
         training.set()
         assert told.wait(WAIT_S)
-        return real(*args)
+        return real(*args, **options)
 
     busy.runner.train = train  # type: ignore[method-assign]
     first = busy.accepted()

@@ -74,6 +74,46 @@ def test_a_round_ends_with_the_update_sealed_to_the_researcher(node: Node) -> No
     assert node.rest.recipients[sealed.upload_id] == ["alice"]
 
 
+def test_what_a_plan_keeps_is_there_in_the_next_round_and_never_leaves(node: Node) -> None:
+    """Local layers go on where they were, and the researcher gets nothing of them."""
+    kept = tensor_bytes({"local/norm": np.full(3, 7.5, np.float32)})
+    node.runner.training = lambda job, p: replace(honest(job, p), kept=kept)
+    node.round(node.accepted(round=1)).run()
+    node.round(node.accepted(round=2)).run()
+
+    assert node.runner.given_back == [None, kept]
+    assert not any(kept in file for file in node.rest.files.values())
+
+
+def test_a_plan_cannot_keep_more_than_an_update_may_have(node: Node) -> None:
+    """A hospital's disk is not the researcher's."""
+    node.services.policy.change({"maximum_update_bytes": 2000}, lambda _connection: None)
+    node.runner.training = lambda job, p: replace(honest(job, p), kept=bytes(2001))
+    node.round(node.accepted()).run()
+
+    assert error(node).code is Code.UPDATE_REFUSED
+    assert "between rounds" in error(node).message
+
+
+def test_tensors_for_the_aggregators_sake_are_no_part_of_the_update(node: Node) -> None:
+    """The update answers the model's tensors only."""
+    node.model["aggregator/w"] = np.zeros((3, 2), np.float32)
+    node.runner.training = lambda job, p: honest(job, {name: p[name] for name in p if not name.startswith("aggr")})
+    node.round(node.accepted()).run()
+
+    sealed = reply(node).update
+    assert sealed is not None
+    assert set(load(node.open_update(sealed))) == {"w", "steps"}
+
+
+def test_the_sum_of_learning_rates_leaves_with_few_digits(node: Node) -> None:
+    """The many digits of a number could spell something."""
+    node.runner.learning_rates = 0.123456789
+    node.round(node.accepted()).run()
+
+    assert reply(node).learning_rates == 0.123457
+
+
 def test_what_lies_at_the_network_host_is_not_readable_there(node: Node) -> None:
     """It stores and forwards, and is assumed to spy."""
     node.runner.training = lambda job, p: replace(

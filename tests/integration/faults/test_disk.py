@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Self
 
 import pytest
 
@@ -191,13 +192,7 @@ def test_a_researcher_whose_disk_is_full_goes_on_when_there_is_room(
     """The error says whose disk it is, and run() goes on where it stopped: no hospital trains for nothing."""
     folder = hospitals.home("alice") / tmp_path.name
     command = [sys.executable, str(RESEARCHER), str(hospitals.home("alice")), str(folder), event]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with (
-        Disk(hospitals.home("alice")) as disk,
-        subprocess.Popen(disk.command(command), env=environment, **pipes) as process,
-    ):
-        talk = _Talk(process)
+    with Disk(hospitals.home("alice")) as disk, _Talk(disk.command(command)) as talk:
         talk.wait_for("met")
         disk.become(state, folder.name if place == "experiment" else place)
         talk.go_on()
@@ -205,7 +200,7 @@ def test_a_researcher_whose_disk_is_full_goes_on_when_there_is_room(
         disk.free()
         talk.go_on()
         talk.wait_for("done")
-        assert process.wait(SCRIPT_S) == 0
+        assert talk.ended() == 0
 
     assert REMEDIES[Code.DISK_FULL] in refusal
     assert "(north)" not in refusal  # no node failed
@@ -215,24 +210,47 @@ def test_a_researcher_whose_disk_is_full_goes_on_when_there_is_room(
 
 
 class _Talk:
-    """What the script says, and our word to it."""
+    """A script, what it says, and our word to it; on leaving, the script is ended."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self._process = process
+    def __init__(self, command: list[str]) -> None:
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        self._process = subprocess.Popen(command, env=environment, **pipes)
+        self._said: list[str] = []
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read)
+
+    def __enter__(self) -> Self:
+        self._reader.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._reader.join()  # before the pipe is closed, which would wait for it
+        with self._process:
+            pass
 
     def wait_for(self, text: str) -> str:
         """The next line that holds ``text``."""
-        while text not in (line := self._lines.get(timeout=SCRIPT_S)):
-            assert line, f"it ended without saying {text}"
-        return line
+        while True:
+            try:
+                line = self._lines.get(timeout=SCRIPT_S)
+            except queue.Empty:
+                pytest.fail(f"nothing for {SCRIPT_S} s, waiting for {text} after {self._said}")
+            self._said.append(line)
+            assert line, f"it ended without saying {text}: {self._said}"
+            if text in line:
+                return line
 
     def go_on(self) -> None:
         """Give the word."""
         assert self._process.stdin is not None
         self._process.stdin.write("\n")
         self._process.stdin.flush()
+
+    def ended(self) -> int:
+        """Its exit status, once it has ended by itself."""
+        return self._process.wait(SCRIPT_S)
 
     def _read(self) -> None:
         assert self._process.stdout is not None

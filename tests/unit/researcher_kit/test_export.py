@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from appliance.protocol.tensors import TensorFile
 from researcher_kit import EarlyStopping, Experiment, Federation, Quorum
 from researcher_kit.breakpoints import file_sha256
 from researcher_kit.errors import ExperimentArgumentError
+from researcher_kit.monitor import NodeFailed
 from tests.simulator import Consortium
 from tests.unit.researcher_kit.conftest import same
 
@@ -65,12 +68,21 @@ def test_the_card_says_what_was_trained_where_and_how(make: Make, consortium: Co
 def test_the_card_tells_of_hospitals_that_were_missing(make: Make, consortium: Consortium, tmp_path: Path) -> None:
     """A model that never saw a hospital should not be said to have."""
 
+    has_failed = threading.Event()
+    training = consortium.nodes["north"].train
+
     def failing(*_: object) -> None:
         raise FedWardError("no", code=Code.TRAINING_FAILED)
 
+    def afterwards(*arguments: Any) -> Any:
+        assert has_failed.wait(20)  # a quorum that was met before would call west late
+        return training(*arguments)
+
     consortium.nodes["west"].train = failing
+    consortium.nodes["north"].train = afterwards
 
     experiment = make(strategy=Quorum(0.6, deadline_s=20), round_limit=1)
+    experiment.on_event(lambda event: has_failed.set() if isinstance(event, NodeFailed) else None)
     experiment.run()
     text = (experiment.export(tmp_path / "model") / "model_card.md").read_text()
 

@@ -137,6 +137,7 @@ class Federation:
         self._questions: dict[str, _Question] = {}
         self._asked: set[str] = set()  # also those that nobody waits for any more: late answers are still ours
         self._listeners: dict[str, Listener] = {}
+        self._handing_over = threading.Lock()  # a message is recorded for a listener, and then told to it
         self._presence: dict[str, Presence] = {}
         self._pings = 0
         self._is_closed = False
@@ -312,13 +313,17 @@ class Federation:
 
     @contextmanager
     def listening(self, experiment_id: str, listener: Listener) -> Iterator[None]:
-        """Take the messages of one experiment; those of others are left to the process that runs them."""
+        """Take the messages of one experiment; those of others are left to the process that runs them.
+
+        On leaving, whatever was recorded for the listener was told to it as well: its successor finds the one or hears
+        the other.
+        """
         with self._changed:
             self._listeners[experiment_id] = listener
         try:
             yield
         finally:
-            with self._changed:
+            with self._handing_over, self._changed:
                 del self._listeners[experiment_id]
 
     # Questions
@@ -447,6 +452,10 @@ class Federation:
                 self._presence[error.sender] = Presence(ahead_s=error.ahead_s)
 
     def _on_message(self, envelope: Envelope) -> None:
+        with self._handing_over:
+            self._hand_over(envelope)
+
+    def _hand_over(self, envelope: Envelope) -> None:
         jti = envelope.in_reply_to or ""
         with self._changed:
             question = self._questions.get(jti)

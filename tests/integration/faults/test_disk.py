@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -213,7 +214,7 @@ class _Talk:
     """A script, what it says, and our word to it; on leaving, the script is ended."""
 
     def __init__(self, command: list[str]) -> None:
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONFAULTHANDLER": "1"}
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         self._process = subprocess.Popen(command, env=environment, **pipes)
         self._said: list[str] = []
@@ -236,7 +237,7 @@ class _Talk:
             try:
                 line = self._lines.get(timeout=SCRIPT_S)
             except queue.Empty:
-                pytest.fail(f"nothing for {SCRIPT_S} s, waiting for {text} after {self._said}")
+                pytest.fail(f"nothing for {SCRIPT_S} s, waiting for {text} after {self._said}\n{self._threads()}")
             self._said.append(line)
             assert line, f"it ended without saying {text}: {self._said}"
             if text in line:
@@ -251,6 +252,12 @@ class _Talk:
     def ended(self) -> int:
         """Its exit status, once it has ended by itself."""
         return self._process.wait(SCRIPT_S)
+
+    def _threads(self) -> str:
+        """Where its threads are; it ends by saying so."""
+        self._process.send_signal(signal.SIGABRT)
+        self._reader.join()
+        return "".join(self._lines.get() for _ in range(self._lines.qsize()))
 
     def _read(self) -> None:
         assert self._process.stdout is not None

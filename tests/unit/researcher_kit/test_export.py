@@ -67,7 +67,6 @@ def test_the_card_says_what_was_trained_where_and_how(make: Make, consortium: Co
 
 def test_the_card_tells_of_hospitals_that_were_missing(make: Make, consortium: Consortium, tmp_path: Path) -> None:
     """A model that never saw a hospital should not be said to have."""
-
     has_failed = threading.Event()
     training = consortium.nodes["north"].train
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from pathlib import Path
 
@@ -207,3 +208,29 @@ def test_no_folder_is_an_error_that_says_what_to_set(monkeypatch: pytest.MonkeyP
         Federation()
 
     assert "FEDWARD_RESEARCHER_HOME" in caught.value.remedy
+
+
+def test_whoever_stops_listening_was_told_all_that_was_recorded_for_him(
+    federation: Federation, consortium: Consortium
+) -> None:
+    """Else the next one finds no reply in the store, and waits for ever for one that is recorded a moment later."""
+    is_recording, is_recorded = threading.Event(), threading.Event()
+    heard: list[str] = []
+
+    class Slow:
+        def record(self, *_: object) -> None:
+            is_recording.set()
+            assert is_recorded.wait(10)
+
+        def arrived(self, envelope: Envelope) -> None:
+            heard.append(envelope.kind)
+
+        def received(self, jti: str) -> None:
+            """Of no interest."""
+
+    with federation.listening("exp-elsewhere", Slow()):
+        stray_reply(consortium.nodes["north"])
+        assert is_recording.wait(10)
+        threading.Timer(0.2, is_recorded.set).start()
+
+    assert heard == [TrainReply.kind]

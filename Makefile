@@ -9,7 +9,7 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13 python3.14; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 
-.PHONY: help demo test lint locks bench pages soak docs fuzz defences translations screenshots roles molecule audit site site-down clean packages docker
+.PHONY: help demo test lint locks bench aggregation pages soak docs fuzz defences translations screenshots roles molecule audit site site-down clean packages docker
 
 help: ## Say what there is
 	@echo "FedWard: make TARGET"
@@ -32,6 +32,9 @@ docs: $(VENV)/.dev ## Build the documentation into docs/_build/html; a warning i
 
 bench: $(VENV)/.dev ## Measure what a round costs beside a bare TCP loop, and its memory
 	$(VENV)/bin/python -m tests.benchmarks
+
+aggregation: $(VENV)/.dev ## Measure each aggregator beside a numpy add, and the researcher's memory with 3 to 100 nodes (minutes, 5 GB)
+	$(VENV)/bin/python -m tests.benchmarks.aggregation
 
 pages: $(VENV)/.dev ## Measure how long the GUI's pages take at a hospital of many years
 	$(VENV)/bin/python -m tests.benchmarks.gui
@@ -67,7 +70,7 @@ audit: $(VENV)/.dev ## Examine the hosts of 'make site': OpenSCAP, Lynis, our un
 	$(VENV)/bin/python -m tests.site.audit $(HOSTS)
 
 clean: ## Remove what was built here; the virtual environment as well
-	rm -rf $(VENV) build dist docs/_build demo-run site-run artifacts screenshots .cache bench-results.json bench-gui-results.json .pytest_cache \
+	rm -rf $(VENV) build dist docs/_build demo-run site-run artifacts screenshots .cache bench-results.json bench-gui-results.json bench-aggregation-results.json .pytest_cache \
 		.mypy_cache .ruff_cache .import_linter_cache .hypothesis fedward.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -46,7 +46,7 @@ class ConsensusADMM(Aggregator):
     def aggregate(self, updates: Sequence[Update], parameters: Tensors) -> dict[str, Array]:
         """See ``Aggregator``."""
         equally = [1] * len(updates)
-        return {name: moved(updates, equally, name, parameters[name]) for name in parameters}
+        return {name: moved(updates, equally, name, parameters) for name in parameters}
 
     def state(self) -> dict[str, JsonValue]:
         """See ``Aggregator``."""

@@ -66,9 +66,9 @@ class Setting:
     trained: frozenset[str] | None = None
     training_args: TrainingArguments = field(default_factory=TrainingArguments)
 
-    def is_trained(self, name: str, array: Array) -> bool:
+    def is_trained(self, name: str, spec: TensorSpec) -> bool:
         """Whether a tensor of the model is one that the optimizer changes."""
-        return array.dtype.kind == "f" and (self.trained is None or name in self.trained)
+        return is_float(spec) and (self.trained is None or name in self.trained)
 
 
 def read_part(tensors: Tensors, name: str, first: int, last: int) -> Array:
@@ -76,6 +76,16 @@ def read_part(tensors: Tensors, name: str, first: int, last: int) -> Array:
     if isinstance(tensors, Update):
         tensors = tensors.tensors
     return tensors.part(name, first, last) if isinstance(tensors, TensorFile) else tensors[name].reshape(-1)[first:last]
+
+
+def spec_of(tensors: Tensors, name: str) -> TensorSpec:
+    """A tensor's shape and type; where it lies on disk, it is not read."""
+    return tensors.specs[name] if isinstance(tensors, TensorFile) else _spec(tensors[name])
+
+
+def is_float(spec: TensorSpec) -> bool:
+    """Whether a tensor holds floating-point numbers, of which updates are differences."""
+    return spec.dtype.startswith("float")
 
 
 class Aggregator(ABC):
@@ -135,37 +145,41 @@ class Aggregator(ABC):
         """Take back what ``state`` and ``state_tensors`` returned."""
 
 
-def parts(array: Array, at_once: int = 1) -> Iterator[tuple[int, int]]:
+def parts(spec: TensorSpec, at_once: int = 1) -> Iterator[tuple[int, int]]:
     """A tensor laid out flat, in pieces: where each begins and ends.
 
     Args:
-        array: The tensor.
+        spec: Its shape and type.
         at_once: So many of its kind are held at a time; their pieces fit into the processor's cache together.
     """
-    step = max(1024, PART_BYTES // array.dtype.itemsize // at_once)
-    return ((first, min(first + step, array.size)) for first in range(0, array.size, step))
+    step = max(1024, PART_BYTES // np.dtype(spec.dtype).itemsize // at_once)
+    return ((first, min(first + step, spec.size)) for first in range(0, spec.size, step))
 
 
 def weighted_mean(
     updates: Sequence[Update], weights: Sequence[float], name: str, first: int, last: int
 ) -> NDArray[np.float64]:
     """The weighted mean of one part of a tensor: summed in float64, in the order of the updates."""
-    mean = np.zeros(last - first, np.float64)
+    mean, term = np.zeros(last - first), np.empty(last - first)
     for update, weight in zip(updates, weights, strict=True):
-        mean += np.multiply(read_part(update, name, first, last), weight, dtype=np.float64)
+        # Copied, then multiplied in place: to do both at once takes longer, and an array for each update longer still.
+        term[...] = read_part(update, name, first, last)
+        term *= weight
+        mean += term
     mean /= sum(weights)
     return mean
 
 
-def moved(updates: Sequence[Update], weights: Sequence[float], name: str, base: Array) -> Array:
+def moved(updates: Sequence[Update], weights: Sequence[float], name: str, parameters: Tensors) -> Array:
     """A tensor moved by the weighted mean of its updates; of integers, the mean itself, rounded (ties to even)."""
-    merged = np.empty(base.shape, base.dtype)
-    flat_base, flat = base.reshape(-1), merged.reshape(-1)
+    spec = spec_of(parameters, name)
+    merged = np.empty(spec.shape, spec.dtype)
+    flat = merged.reshape(-1)
     # In parts that stay in the processor's cache: a whole tensor of doubles would pass through memory for each update.
-    for first, last in parts(base):
+    for first, last in parts(spec):
         mean = weighted_mean(updates, weights, name, first, last)
-        if base.dtype.kind == "f":
-            mean += flat_base[first:last]
+        if is_float(spec):
+            mean += read_part(parameters, name, first, last)
         else:
             np.rint(mean, out=mean)
         flat[first:last] = mean
@@ -200,7 +214,10 @@ def require_like(tensors: Mapping[str, Array], specs: Mapping[str, TensorSpec]) 
         odd = min(set(tensors) ^ set(specs))
         return f"the tensor '{odd}' is {'missing' if odd in specs else 'not in the model'}"
     for name, spec in specs.items():
-        array = tensors[name]
-        if TensorSpec(array.shape, array.dtype.name) != spec:
-            return f"'{name}' is {array.dtype.name} {array.shape}; expected {spec.dtype} {spec.shape}"
+        if (found := _spec(tensors[name])) != spec:
+            return f"'{name}' is {found.dtype} {found.shape}; expected {spec.dtype} {spec.shape}"
     return None
+
+
+def _spec(array: Array) -> TensorSpec:
+    return TensorSpec(array.shape, array.dtype.name)

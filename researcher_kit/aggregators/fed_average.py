@@ -32,4 +32,4 @@ class FedAverage(Aggregator):
     def aggregate(self, updates: Sequence[Update], parameters: Tensors) -> dict[str, Array]:
         """See ``Aggregator``."""
         weights = sample_weights(updates)
-        return {name: moved(updates, weights, name, parameters[name]) for name in parameters}
+        return {name: moved(updates, weights, name, parameters) for name in parameters}

@@ -22,6 +22,7 @@ from researcher_kit.aggregators.base import (
     read_part,
     require_number,
     sample_weights,
+    spec_of,
     weighted_mean,
 )
 
@@ -64,18 +65,18 @@ class _FedOpt(Aggregator):
         directions: dict[str, Array] = {}
         squares: dict[str, Array] = {}
         for name in parameters:
-            base = parameters[name]
-            if not self.setting.is_trained(name, base):
-                result[name] = moved(updates, weights, name, base)
+            spec = spec_of(parameters, name)
+            if not self.setting.is_trained(name, spec):
+                result[name] = moved(updates, weights, name, parameters)
                 continue
-            result[name], directions[name], squares[name] = (np.empty(base.shape, np.float32) for _ in range(3))
-            for first, last in parts(base):
+            result[name], directions[name], squares[name] = (np.empty(spec.shape, np.float32) for _ in range(3))
+            for first, last in parts(spec):
                 change = weighted_mean(updates, weights, name, first, last)
                 direction = self._kept(self._direction, name, first, last, 0.0)
                 direction += (1 - self.beta_1) * (change - direction)
                 square = self._square(self._kept(self._squares, name, first, last, self.tau**2), change * change)
                 step = self.server_lr * direction / (np.sqrt(square) + self.tau)
-                result[name].reshape(-1)[first:last] = base.reshape(-1)[first:last] + step
+                result[name].reshape(-1)[first:last] = read_part(parameters, name, first, last) + step
                 directions[name].reshape(-1)[first:last] = direction
                 squares[name].reshape(-1)[first:last] = square
         self._direction, self._squares = directions, squares

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
 from appliance.protocol.tensors import Array
-from researcher_kit.aggregators.base import Aggregator, Tensors, Update, moved, parts, read_part, require_number
+from researcher_kit.aggregators.base import (
+    Aggregator,
+    Tensors,
+    Update,
+    is_float,
+    moved,
+    parts,
+    read_part,
+    require_number,
+    spec_of,
+)
 from researcher_kit.errors import AggregationError, ExperimentArgumentError
 
 Float64 = NDArray[np.float64]
@@ -21,14 +32,15 @@ class _ByCoordinate(Aggregator):
 
     def aggregate(self, updates: Sequence[Update], parameters: Tensors) -> dict[str, Array]:
         """See ``Aggregator``."""
-        return {name: self._merged(updates, name, parameters[name]) for name in parameters}
+        return {name: self._merged(updates, name, parameters) for name in parameters}
 
-    def _merged(self, updates: Sequence[Update], name: str, base: Array) -> Array:
-        merged = np.empty(base.shape, base.dtype)
-        for first, last in parts(base, at_once=len(updates)):
+    def _merged(self, updates: Sequence[Update], name: str, parameters: Tensors) -> Array:
+        spec = spec_of(parameters, name)
+        merged = np.empty(spec.shape, spec.dtype)
+        for first, last in parts(spec, at_once=len(updates)):
             middle = self._middle(np.stack([read_part(update, name, first, last) for update in updates]))
-            if base.dtype.kind == "f":
-                middle += base.reshape(-1)[first:last]
+            if is_float(spec):
+                middle += read_part(parameters, name, first, last)
             else:
                 np.rint(middle, out=middle)
             merged.reshape(-1)[first:last] = middle
@@ -55,10 +67,7 @@ class CoordinateMedian(_ByCoordinate):
         return "CoordinateMedian()"
 
     def _middle(self, values: Array) -> Float64:
-        low, high = (len(values) - 1) // 2, len(values) // 2
-        values.partition((low, high), axis=0)
-        middle: Float64 = np.add(values[low], values[high], dtype=np.float64) / 2
-        return middle
+        return _median(values)
 
 
 class TrimmedMean(_ByCoordinate):
@@ -88,9 +97,11 @@ class TrimmedMean(_ByCoordinate):
     def _middle(self, values: Array) -> Float64:
         # 0.3 of 10 is 3, though 0.3 * 10 is a little less in binary.
         cut = int(round(self.share * len(values), 9))
-        if cut:
-            values.partition((cut, len(values) - cut - 1), axis=0)
-        mean: Float64 = values[cut : len(values) - cut].mean(axis=0, dtype=np.float64)
+        kept = _ranked(values, cut, len(values) - cut) if cut else [*values]
+        mean = np.zeros(values[0].shape)
+        for row in kept:
+            mean += row
+        mean /= len(kept)
         return mean
 
     def state(self) -> dict[str, JsonValue]:
@@ -145,18 +156,19 @@ class Krum(Aggregator):
         nearest = len(updates) - self.faulty - 2
         scores = distances[:, 1 : nearest + 1].sum(axis=1)  # the nearest of all is the update itself
         chosen = [updates[index] for index in sorted(np.argsort(scores, kind="stable")[: self.keep])]
-        return {name: moved(chosen, [1] * len(chosen), name, parameters[name]) for name in parameters}
+        return {name: moved(chosen, [1] * len(chosen), name, parameters) for name in parameters}
 
     @staticmethod
     def _squared_distances(updates: Sequence[Update], parameters: Tensors) -> Float64:
         total = np.zeros((len(updates), len(updates)))
         for name in parameters:
-            base = parameters[name]
-            for first, last in parts(base, at_once=len(updates)) if base.dtype.kind == "f" else ():
-                values = np.stack([read_part(update, name, first, last).astype(np.float64) for update in updates])
+            spec = spec_of(parameters, name)
+            for first, last in parts(spec, at_once=len(updates)) if is_float(spec) else ():
+                found = np.stack([read_part(update, name, first, last) for update in updates])
+                values = found.astype(np.float64)
                 # Seen from the median: products of far-away numbers would lose the distance between them, and a single
                 # hostile node could see to it that they are far away.
-                values -= np.median(values, axis=0)
+                values -= _median(found)
                 products = values @ values.T
                 squares = np.diag(products)
                 total += squares[:, None] + squares[None, :] - 2 * products
@@ -171,3 +183,52 @@ class Krum(Aggregator):
         """See ``Aggregator``."""
         super().restore(state, tensors)
         self.faulty, self.keep = state["faulty"], state["keep"]  # type: ignore[assignment]  # as ``state`` wrote it
+
+
+def _median(values: Array) -> Float64:
+    """The median of values of shape (nodes, n), number by number; ``values`` may be overwritten."""
+    middle_rows = _ranked(values, (len(values) - 1) // 2, len(values) // 2 + 1)
+    middle: Float64 = np.add(middle_rows[0], middle_rows[-1], dtype=np.float64) / 2
+    return middle
+
+
+def _ranked(values: Array, first: int, last: int) -> list[Array]:
+    """Of values of shape (nodes, n), those from rank ``first`` up to ``last``, number by number, in order.
+
+    Two nodes' numbers are compared all at once, which is many times faster than to sort each number's column;
+    ``values`` may be overwritten.
+    """
+    rows, spare = [*values], np.empty_like(values[0])
+    for one, other, needs_low, needs_high in _comparisons(len(rows), first, last):
+        if needs_low and needs_high:
+            np.minimum(rows[one], rows[other], out=spare)
+            np.maximum(rows[one], rows[other], out=rows[other])
+            rows[one], spare = spare, rows[one]
+        elif needs_low:
+            np.minimum(rows[one], rows[other], out=rows[one])
+        else:
+            np.maximum(rows[one], rows[other], out=rows[other])
+    return rows[first:last]
+
+
+@cache
+def _comparisons(count: int, first: int, last: int) -> list[tuple[int, int, bool, bool]]:
+    """Which of ``count`` places to compare in turn, so that those from ``first`` up to ``last`` end with their ranks.
+
+    Returns:
+        Two places, and whether the smaller and the larger of their values is looked at afterwards.
+
+    Source: Batcher, Sorting Networks and Their Applications, AFIPS 1968; without what the wanted places do not need.
+    """
+    pairs: list[tuple[int, int]] = []
+    for size in (1 << level for level in range((count - 1).bit_length())):
+        for apart in (size >> level for level in range(size.bit_length())):
+            for start in range(apart % size, count - apart, 2 * apart):
+                places = range(start, min(start + apart, count - apart))
+                pairs += [(p, p + apart) for p in places if p // (2 * size) == (p + apart) // (2 * size)]
+    needed, kept = {*range(first, last)}, []
+    for one, other in reversed(pairs):
+        if one in needed or other in needed:
+            kept.append((one, other, one in needed, other in needed))
+            needed |= {one, other}
+    return kept[::-1]

@@ -17,6 +17,7 @@ from researcher_kit.aggregators.base import (
     parts,
     read_part,
     require_number,
+    spec_of,
     weighted_mean,
 )
 from researcher_kit.errors import AggregationError, ExperimentArgumentError
@@ -88,14 +89,15 @@ class Scaffold(Aggregator):
         result: dict[str, Array] = {}
         variate: dict[str, Array] = {}
         for name in parameters:
-            base = parameters[name]
-            if not self.setting.is_trained(name, base):
-                result[name] = moved(updates, equally, name, base)
+            spec = spec_of(parameters, name)
+            if not self.setting.is_trained(name, spec):
+                result[name] = moved(updates, equally, name, parameters)
                 continue
-            result[name], variate[name] = np.empty(base.shape, base.dtype), np.empty(base.shape, np.float32)
-            for first, last in parts(base):
+            result[name], variate[name] = np.empty(spec.shape, spec.dtype), np.empty(spec.shape, np.float32)
+            for first, last in parts(spec):
                 change = weighted_mean(updates, equally, name, first, last)
-                result[name].reshape(-1)[first:last] = base.reshape(-1)[first:last] + self.server_lr * change
+                base = read_part(parameters, name, first, last)
+                result[name].reshape(-1)[first:last] = base + self.server_lr * change
                 # The mean over the round's nodes of c_i+ - c_i = -c - change / steps.
                 before = read_part(self._variate, name, first, last) if name in self._variate else 0.0
                 variate[name].reshape(-1)[first:last] = before - share * (before + change / steps)

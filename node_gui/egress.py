@@ -26,6 +26,7 @@ KINDS = {
     "error": _("Error"),
     "datasets": _("Answer to a search"),
     "plan-standing": _("Where a plan stands"),
+    "model-kept": _("Model received"),
     "pong": _("Sign of life"),
     "stopped": _("Stop confirmed"),
 }

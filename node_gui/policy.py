@@ -72,6 +72,15 @@ TEXTS = {
     "maximum_update_bytes": RuleText(
         _("Largest update"), _("A larger update does not leave."), unit=_("bytes"), read=int, show=size
     ),
+    "models": RuleText(
+        _("Finished models"),
+        _("Which models that researchers send are kept for the staff, under Models."),
+        (
+            ("all", _("of any experiment of the consortium")),
+            ("own", _("of experiments that this hospital took part in")),
+            ("off", _("none")),
+        ),
+    ),
     "gpu": RuleText(
         _("Graphics processor"),
         _("Whether training may use this machine's GPU."),

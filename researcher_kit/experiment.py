@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import fcntl
 import secrets
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
@@ -27,6 +28,7 @@ from appliance.protocol.messages import (
     ArgumentRange,
     DatasetInfo,
     ErrorReply,
+    ModelKept,
     PlanApproval,
     PlanStanding,
     PlanState,
@@ -65,6 +67,7 @@ from researcher_kit.monitor import (
     StepFinished,
     StoppedEarly,
 )
+from researcher_kit.release import SealedModel
 from researcher_kit.round import Inbox, Round, StopAsked, Terms
 from researcher_kit.schedules import Schedules, scheduled
 from researcher_kit.settings import Settings
@@ -75,6 +78,7 @@ from researcher_kit.tables import NodeTable
 
 STOP_TIMEOUT_S = 15.0
 EVALUATION_S = 3600.0
+RELEASE_TIMEOUT_S = 120.0
 _MAY_RUN = frozenset({PlanState.APPROVED, PlanState.NOT_REQUIRED})
 _log = structlog.get_logger(__name__)
 
@@ -365,11 +369,64 @@ class Experiment(Settings):
             ExperimentArgumentError: The folder is there already, or there are no such parameters.
             FedWardError: The disk is full (DISK_FULL).
         """
-        target, plan = Path(folder).expanduser().absolute(), self._require_plan()
+        is_torch = "state_dict" in dir(self._build_plan().model())
+        return self._export(Path(folder).expanduser().absolute(), best=best, is_torch=is_torch)
+
+    def release(
+        self,
+        name: str | None = None,
+        *,
+        nodes: Sequence[str] | None = None,
+        best: bool = False,
+        timeout_s: float = RELEASE_TIMEOUT_S,
+    ) -> NodeTable[ModelKept]:
+        """Send the model and its card to hospitals, whose staff can then read and download them in their node's GUI.
+
+        Parameters and card go, as ``export`` writes them; no code does. A hospital takes the models of experiments that
+        it took part in, unless its policy says otherwise.
+
+        Args:
+            name: What the staff read in their list; the experiment's name if None.
+            nodes: Send it to these; None for those that trained.
+            best: The best parameters that were tested, instead of the last.
+            timeout_s: How long to wait for the answers. A node that is silent has a week to fetch the model.
+
+        Returns:
+            What each node answered: kept, with the file's SHA-256, or why not.
+
+        Raises:
+            ExperimentArgumentError: No node, no name, no such parameters, or nothing was trained yet.
+            NetworkUnreachableError: There is no line to the network host.
+
+        Example:
+            >>> table = experiment.release("Bleeding risk, March")  # doctest: +SKIP
+            >>> table.answers["north"].model_sha256  # doctest: +SKIP
+            '5f0d…'
+        """
+        title = name or self._name or self._require_plan().class_name
+        if not 0 < len(title) <= 128:
+            raise ExperimentArgumentError(f"The name has {len(title)} characters; expected 1 to 128.")
+        if not self._round:
+            raise ExperimentArgumentError("No round is closed yet: there is no trained model.", remedy="run() first.")
+        asked = self.federation.require_nodes(tuple(self._datasets) if nodes is None else nodes)
+        if not asked:
+            raise ExperimentArgumentError("nodes is empty; expected some node ids, or None for all that trained.")
+        with tempfile.TemporaryDirectory(prefix=".release-", dir=self.experimentation_path()) as scratch:
+            exported = self._export(Path(scratch) / "model", best=best, is_torch=False)
+            sealed = SealedModel(exported, experiment_id=self.id, federation=self.federation, nodes=asked)
+            answers = self.federation.ask(sealed.messages(title), timeout_s=timeout_s)
+        if len(answers) == len(asked):
+            sealed.withdraw()
+        kept = {node: answer.body for node, answer in answers.items() if isinstance(answer.body, ModelKept)}
+        rows = [(node, self.federation.institution(node), *_release_words(answers.get(node))) for node in asked]
+        silent = tuple(node for node in asked if node not in answers)
+        return NodeTable(f"Model {title}", ("node", "institution", "state", "note"), tuple(rows), kept, silent)
+
+    def _export(self, target: Path, *, best: bool, is_torch: bool) -> Path:
+        plan = self._require_plan()
         if best:
             self.best_parameters()
         parameters = self._best if best and self._best else self._require_parameters()
-        built = self._build_plan()
         chosen = self.best_round() if best else None
         card = model_card(
             self.history,
@@ -388,7 +445,6 @@ class Experiment(Settings):
             },
             parameters_after_round=chosen.round if chosen else self._round,
         )
-        is_torch = "state_dict" in dir(built.model())
         return write_export(target, parameters, plan.text, card, is_torch=is_torch)
 
     # Approval
@@ -836,6 +892,17 @@ _STATES = {
     PlanState.EXPIRED: "the approval has expired; call request_approval(description) again.",
     PlanState.REVOKED: "the staff took the approval back; ask them why.",
 }
+
+
+def _release_words(answer: Answer | None) -> tuple[str, str]:
+    """What became of a release at a node, for people."""
+    match answer.body if answer else None:
+        case ModelKept(model_sha256=sha256):
+            return "kept", sha256
+        case ErrorReply(code=code, message=message, rule=rule):
+            return code, f"{message} ({rule})" if rule else message
+        case _:
+            return "no answer yet", "It has a week to fetch the model."
 
 
 def _saved(part: Aggregator | Strategy) -> breakpoints.SavedPart:

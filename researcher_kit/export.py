@@ -22,14 +22,14 @@ from typing import Any
 import jinja2
 
 from appliance.protocol.errors import Code, FedWardError, takes_no_more
+from appliance.protocol.messages import CARD_FILE, CARD_TEXT, MODEL_FILE
 from appliance.protocol.tensors import TensorFile, write_tensors
 from researcher_kit.breakpoints import file_sha256
 from researcher_kit.errors import ExperimentArgumentError
 from researcher_kit.history import History
 from researcher_kit.tables import printable
 
-PARAMETERS_FILE, STATE_FILE, PLAN_FILE = "model.safetensors", "state_dict.pt", "training_plan.py"
-CARD_FILE, CARD_TEXT = "model_card.json", "model_card.md"
+STATE_FILE, PLAN_FILE = "state_dict.pt", "training_plan.py"
 _PACKAGES = ("fedward", "torch", "scikit-learn", "numpy", "safetensors")
 
 
@@ -53,7 +53,7 @@ def write_export(folder: Path, parameters: Path, plan_text: str, card: dict[str,
     try:
         part.mkdir(parents=True)
         tensors = TensorFile(parameters)
-        write_tensors(tensors, part / PARAMETERS_FILE)
+        write_tensors(tensors, part / MODEL_FILE)
         if is_torch:
             _write_state_dict(tensors, part / STATE_FILE)
         (part / PLAN_FILE).write_text(plan_text)

@@ -33,6 +33,8 @@ from appliance.protocol.errors import Code, FedWardError
 from appliance.protocol.home import MemberHome
 from appliance.protocol.keys import MemberKeys, b64url, write_secret
 from appliance.protocol.messages import (
+    MODEL_FILE,
+    RELEASE_FILES,
     Body,
     DatasetInfo,
     Datasets,
@@ -40,6 +42,7 @@ from appliance.protocol.messages import (
     Heartbeat,
     ListDatasets,
     Metrics,
+    ModelKept,
     Ping,
     PlanApproval,
     PlanStanding,
@@ -47,6 +50,7 @@ from appliance.protocol.messages import (
     PlanStatus,
     Pong,
     Reached,
+    Release,
     Scalar,
     SealedFile,
     Search,
@@ -295,6 +299,7 @@ class SimulatedNode:
         scores: What its test of the global parameters says in each round, by metric.
         learning_rates: As in its replies.
         sent: The aggregator's tensors of its last round.
+        kept: The files of the model that it got last.
     """
 
     consortium: Consortium
@@ -312,6 +317,8 @@ class SimulatedNode:
     scores: Callable[[int], dict[str, float]] | None = None
     learning_rates: float | None = None
     sent: Arrays = field(default_factory=dict)
+    takes_no_models: bool = False
+    kept: dict[str, bytes] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.keys = self.consortium.keys[self.member_id]
@@ -400,6 +407,8 @@ class SimulatedNode:
             case Stop(experiment_id=experiment_id):
                 self.stopped.append(experiment_id)
                 yield Stopped(experiment_id=experiment_id, was_running=bool(self.trained), ended_at=time.time())
+            case Release() as release:
+                yield self._keep(release)
             case Train() as train:
                 yield from self._round(envelope, train)
 
@@ -427,12 +436,22 @@ class SimulatedNode:
                 reached=Reached(iteration=2, iterations=2, epoch=1, values={"loss": 0.4}),
             )
 
+    def _keep(self, release: Release) -> Body:
+        if self.takes_no_models:
+            return ErrorReply(code=Code.POLICY_REFUSED, message="This node takes no models.")
+        place = f"{release.experiment_id}/release"
+        self.kept = {n: self._unseal(getattr(release, f), f"{place}/{n}") for f, n in RELEASE_FILES.items()}
+        digest = hashlib.sha256(self.kept[MODEL_FILE]).hexdigest()
+        return ModelKept(experiment_id=release.experiment_id, model_sha256=digest)
+
     def _parameters(self, train: Train) -> Arrays:
-        context = f"{train.experiment_id}/{train.round}/parameters"
-        key = open_key(train.parameters.content_key, self.keys.sealing, context=context)
+        return load(self._unseal(train.parameters, f"{train.experiment_id}/{train.round}/parameters"))
+
+    def _unseal(self, sealed: SealedFile, context: str) -> bytes:
+        key = open_key(sealed.content_key, self.keys.sealing, context=context)
         plain = io.BytesIO()
-        unseal(read_chunks(io.BytesIO(self.files.read(train.parameters))), key, plain)
-        return load(plain.getvalue())
+        unseal(read_chunks(io.BytesIO(self.files.read(sealed))), key, plain)
+        return plain.getvalue()
 
     def _upload(self, researcher: str, train: Train, update: Mapping[str, np.ndarray]) -> SealedFile:
         out = io.BytesIO()

@@ -15,12 +15,16 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from appliance.protocol import chain
+from appliance.protocol.messages import CARD_TEXT
+from appliance.warden.history import MODELS_FOLDER
+from appliance.warden.models import AT_MOST
 from appliance.warden.store import (
     Store,
     audit,
     datasets,
     egress,
     measures,
+    models,
     pauses,
     permissions,
     plan_decisions,
@@ -63,6 +67,8 @@ def fill(store: Store, size: Size) -> None:
     _insert(store, rounds, _rounds(size))
     _insert(store, measures, _measures(size))
     _insert(store, pauses, _pauses(size))
+    _insert(store, models, map(_model, range(AT_MOST)))
+    _write_card(store.path.parent.parent / MODELS_FOLDER / "m7")
     _insert(store, egress, _egress(size))
     _insert(store, audit, _audit(size))
 
@@ -88,6 +94,20 @@ def _dataset(n: int) -> dict[str, object]:
         "state": "suspended" if n % 40 == 3 else "changed" if n % 90 == 4 else "active", "added_by": "Dora Data",
         "added_at": BEGAN + n * 86_400,
     }  # fmt: skip
+
+
+def _model(n: int) -> dict[str, object]:
+    return {
+        "jti": f"m{n}", "researcher": RESEARCHERS[n % len(RESEARCHERS)], "experiment_id": f"e-{n:05}",
+        "name": f"Risk of readmission, version {n}", "size_bytes": 28_900_000, "asked_at": BEGAN + n * 86_400,
+        "kept_at": BEGAN + n * 86_400 + 60, "sha256": _hash(f"model {n}"), "parameters": 7_200_000, "rounds": 40,
+        "plan_sha256": plan_hash(n),
+    }  # fmt: skip
+
+
+def _write_card(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    (folder / CARD_TEXT).write_text("# Risk of readmission\n" + "| north | 0.81 |\n" * 400)
 
 
 def _permission(n: int, who: int) -> dict[str, object]:

@@ -18,7 +18,7 @@ from appliance.protocol.errors import Code, MessageRefusedError, SealError
 from appliance.protocol.keys import unb64url
 from appliance.protocol.register import Role
 
-MAJOR, MINOR = 1, 3
+MAJOR, MINOR = 1, 4
 MAX_ENCLOSED_BYTES = 1 << 15  # a sealed file up to this size travels inside its message
 VERSION = f"{MAJOR}.{MINOR}"
 
@@ -328,6 +328,39 @@ class TrainReply(Body):
     learning_rates: Finite | None = None
 
 
+# What a release is made of, by the field of the message that names it: a node takes and keeps these files alone.
+MODEL_FILE, CARD_FILE, CARD_TEXT = "model.safetensors", "model_card.json", "model_card.md"
+RELEASE_FILES = {"model": MODEL_FILE, "card": CARD_FILE, "card_text": CARD_TEXT}
+
+
+class Release(Body):
+    """Here is an experiment's model, for the hospital's staff. A node before protocol 1.4 does not know it.
+
+    There is no archive and no name of a file in it: ``RELEASE_FILES`` says what each part is kept as.
+    """
+
+    kind = "release"
+    routes = frozenset({(Role.RESEARCHER, Role.NODE)})
+    is_durable = True
+    lifetime_s = 7 * _DAY
+    experiment_id: Identifier
+    name: str = Field(min_length=1, max_length=128)
+    model: SealedFile
+    card: SealedFile
+    card_text: SealedFile
+
+
+class ModelKept(Body):
+    """Answer to Release: the staff have it, as the file with this hash."""
+
+    kind = "model-kept"
+    routes = frozenset({(Role.NODE, Role.RESEARCHER)})
+    is_durable = True
+    lifetime_s = _DAY
+    experiment_id: Identifier
+    model_sha256: Sha256
+
+
 class Receipt(Body):
     """I have committed your message; you may forget it. Receipts have no receipts."""
 
@@ -395,7 +428,7 @@ BODIES: dict[str, type[Body]] = {
     body.kind: body
     for body in (
         Ping, Pong, Heartbeat, Search, ListDatasets, Datasets, PlanApproval, PlanStatus, PlanStanding,
-        Train, TrainReply, Receipt, Scalar, Stop, Stopped, ErrorReply,
+        Train, TrainReply, Release, ModelKept, Receipt, Scalar, Stop, Stopped, ErrorReply,
     )
 }  # fmt: skip
 

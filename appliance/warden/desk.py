@@ -25,6 +25,7 @@ from appliance.protocol.messages import (
     PlanStanding,
     PlanStatus,
     Pong,
+    Release,
     Search,
     Stop,
     Stopped,
@@ -34,6 +35,7 @@ from appliance.protocol.register import Role
 from appliance.protocol.rounds import RoundStep
 from appliance.transport.mqtt import Arrived
 from appliance.transport.sqlite import Statement
+from appliance.warden.models import ModelShelf
 from appliance.warden.queue import RoundQueue
 from appliance.warden.round import error_reply
 from appliance.warden.services import Services
@@ -61,9 +63,10 @@ _log = structlog.get_logger(__name__)
 class Desk:
     """Handles one message at a time; long work goes to the queue."""
 
-    def __init__(self, services: Services, queue: RoundQueue) -> None:
+    def __init__(self, services: Services, queue: RoundQueue, models: ModelShelf) -> None:
         self._services = services
         self._queue = queue
+        self._models = models
         self._stops: set[str] = set()
         self._refusals = _RefusalLog(services)
         self._handlers: dict[type, Callable[[Envelope], None]] = {
@@ -74,6 +77,7 @@ class Desk:
             PlanApproval: self._plan_approval,
             Train: self._train,
             Stop: self._stop,
+            Release: self._release,
         }
 
     def handle(self, arrived: Arrived) -> None:
@@ -265,6 +269,19 @@ class Desk:
             self._stops.discard(envelope.jti)
         services.mailbox.acknowledge(envelope)
         services.mailbox.send(signed)
+
+    def _release(self, envelope: Envelope) -> None:
+        services, release = self._services, envelope.body
+        assert isinstance(release, Release)
+        try:
+            with services.store.write() as connection:
+                services.mailbox.accept(connection, envelope)
+                self._models.accept(connection, envelope, release)
+        except FedWardError as error:
+            self._refuse(envelope, error, "model.refused", release.experiment_id)
+            return
+        self._models.notify()
+        services.mailbox.acknowledge(envelope)
 
     def _refuse(
         self, envelope: Envelope, error: FedWardError, event: str, subject: str, request: Train | None = None

@@ -42,6 +42,7 @@ from appliance.warden.history import (
     find_plan,
     last_audit_line,
 )
+from appliance.warden.models import ModelShelf
 from appliance.warden.queue import RoundQueue
 from appliance.warden.services import Services
 from appliance.warden.store import datasets, put_setting, rounds, setting
@@ -95,9 +96,10 @@ class Staff(BaseModel):
 class Governance:
     """What staff may do. Public methods are the socket's methods, named with a dot for the first underscore."""
 
-    def __init__(self, services: Services, queue: RoundQueue) -> None:
+    def __init__(self, services: Services, queue: RoundQueue, models: ModelShelf) -> None:
         self._services = services
         self._queue = queue
+        self._models = models
 
     # Datasets
 
@@ -360,6 +362,31 @@ class Governance:
         """
         running, loss = self._queue.live_of(experiment) or (None, [])
         return {"running": running, "loss": loss}
+
+    # Models
+
+    def model_download(self, staff: Staff, model: _Account) -> dict[str, Any]:
+        """Write down that somebody takes a model along; the files are read from the node's folder."""
+        with self._services.store.write() as connection:
+            row = self._models.require(connection, model)
+            self._services.audit.write(
+                connection,
+                f"staff:{staff.name}",
+                "model.downloaded",
+                row["experiment_id"],
+                name=row["name"],
+                sha256=row["sha256"],
+            )
+        return {}
+
+    def model_delete(self, staff: Staff, model: _Account) -> dict[str, Any]:
+        """Delete a model from the node."""
+        with self._services.store.write() as connection:
+            self._models.delete(connection, staff.name, model)
+        self._models.discard(model)
+        return {}
+
+    # Records
 
     def egress_flush(self, _staff: Staff) -> dict[str, Any]:
         """Write what was only counted until now into the records, which the next heartbeat would do."""

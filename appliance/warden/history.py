@@ -12,7 +12,7 @@ import difflib
 import json
 import re
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -41,6 +41,7 @@ from appliance.warden.store import (
     egress_totals,
     experiments,
     measures,
+    models,
     pauses,
     permissions,
     plan_decisions,
@@ -51,6 +52,7 @@ from appliance.warden.store import (
 )
 
 PAGE = 50
+MODELS_FOLDER = "models"  # of the node's
 SCANNED_AT_MOST = 10_000  # audit lines that one search looks at before it says how far it came
 SUMMED_AT_MOST = 20_000  # lines of what left in a period whose sums are not kept
 STUDIES_SHOWN = 20
@@ -62,6 +64,7 @@ _ALTERED_IN_A_ROW = 20  # lines that are looked at to find one that says when it
 _WHOLE_HASH = re.compile(r"[0-9a-f]{64}")
 _WAITS_S = 86_400.0  # how long an unfinished experiment without a round here counts as being between two
 _ROW: sa.ColumnClause[int] = sa.literal_column("rounds.rowid", sa.Integer)
+_MODEL = [column for column in models.c if column is not models.c.request]
 # What the index plans_listed holds: no text is read for a list.
 _LISTED = (
     plans.c.requested_at,
@@ -535,6 +538,24 @@ class History:
         )
         with self._read() as connection:
             return "\n".join(connection.scalars(query))
+
+    def models(self) -> list[dict[str, Any]]:
+        """The models that researchers sent, the newest first; ``kept_at`` is None while one is on its way."""
+        with self._read() as connection:
+            return rows(connection, sa.select(*_MODEL).order_by(models.c.asked_at.desc(), models.c.jti))
+
+    def model(self, jti: str) -> dict[str, Any]:
+        """One of them that is kept."""
+        is_it = sa.and_(models.c.jti == jti, models.c.kept_at.is_not(None))
+        with self._read() as connection:
+            found = rows(connection, sa.select(*_MODEL).where(is_it))
+        if not found:
+            raise FedWardError("This model is not here any more.", code=Code.DECISION_STALE)
+        return found[0]
+
+    def model_file(self, model: Mapping[str, Any], name: str) -> Path:
+        """Where a file of a kept model lies; ``name`` is one of ``RELEASE_FILES``."""
+        return self._path.parent.parent / MODELS_FOLDER / str(model["jti"]) / name
 
     def egress(self) -> list[dict[str, Any]]:
         """Every update and every answer that left, the oldest first."""

@@ -28,7 +28,9 @@ from appliance.warden.datasets import DatasetBook
 from appliance.warden.desk import Desk
 from appliance.warden.egress import EgressLog
 from appliance.warden.governance import SOCKET_NAME, Governance, GovernanceServer
+from appliance.warden.history import MODELS_FOLDER
 from appliance.warden.kept import KeptTensors
+from appliance.warden.models import ModelShelf
 from appliance.warden.policy import Policy
 from appliance.warden.presence import Presence
 from appliance.warden.queue import RoundQueue
@@ -92,14 +94,17 @@ class Warden:
         self._pull = RegisterPull(home, rest, self._link.wake)
         self._queue = RoundQueue(self._services, config.concurrent_rounds, on_step)
         self._presence = Presence(root, self._services.rest, lambda: self._queue.running)
-        self._desk = Desk(self._services, self._queue)
-        self._governance = GovernanceServer(Governance(self._services, self._queue), root / SOCKET_NAME)
+        self._models = ModelShelf(self._services, home.folder(MODELS_FOLDER))
+        self._desk = Desk(self._services, self._queue, self._models)
+        governance = Governance(self._services, self._queue, self._models)
+        self._governance = GovernanceServer(governance, root / SOCKET_NAME)
 
     def run(self) -> None:
         """Work until ``stop``; the link's troubles are waited out."""
         self._note("node.started")
         self._governance.start()
         self._queue.start()
+        self._models.start()
         self._pull.start()
         self._link.open()
         self._presence.start()
@@ -176,6 +181,7 @@ class Warden:
         self._governance.close()
         self._presence.close()
         self._queue.close()
+        self._models.close()
         self._link.close()
         try:
             self._note("node.stopped")

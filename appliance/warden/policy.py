@@ -43,7 +43,9 @@ class Rules(BaseModel):
         minimum_samples: Training records below which no round runs and no update leaves, after the split.
         maximum_round_s: Seconds that a round's training may take.
         maximum_value: The largest size of a number in an update.
-        maximum_update_bytes: The largest update that may leave, and the largest parameters that are taken.
+        maximum_update_bytes: The largest update that may leave, and the largest parameters or model that are taken.
+        models: Which models that researchers send are kept for staff: none (``off``), those of experiments that this
+            node answered a round of (``own``), or any (``all``).
         gpu: ``never``; ``offer`` it to who asks; ``force`` it on all.
         secagg: Whether secure aggregation may, or must, be used.
         sandbox: The least that must confine a plan, by name; see ``SANDBOX_LEVELS``.
@@ -59,6 +61,7 @@ class Rules(BaseModel):
     maximum_round_s: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     maximum_value: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     maximum_update_bytes: int | None = Field(default=None, gt=0)
+    models: Literal["off", "own", "all"] | None = None
     gpu: Literal["never", "offer", "force"] | None = None
     secagg: Literal["off", "allowed", "required"] | None = None
     sandbox: Literal["partial", "full", "isolated"] | None = None
@@ -73,6 +76,7 @@ RELEASE = Rules(
     maximum_round_s=3600,
     maximum_value=1e6,
     maximum_update_bytes=4 << 30,
+    models="own",
     gpu="offer",
     secagg="allowed",
     sandbox="partial",
@@ -86,6 +90,7 @@ _TIGHTER: dict[str, Callable[[Any, Any], Any]] = {
     "maximum_round_s": min,
     "maximum_value": min,
     "maximum_update_bytes": min,
+    "models": lambda a, b: min(a, b, key=("off", "own", "all").index),
     "gpu": lambda _consortium, site: site,
     "secagg": lambda a, b: max(a, b, key=("off", "allowed", "required").index),
     "sandbox": lambda a, b: max(a, b, key=list(SANDBOX_LEVELS).index),

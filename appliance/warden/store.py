@@ -158,6 +158,23 @@ measures = sa.Table(
     sa.Column("memory_bytes", sa.Integer, nullable=True),  # the most that its processes were seen to hold
     sa.Column("loss", sa.JSON, nullable=False),  # [[update, loss]], see live.Curve
 )
+# Models that researchers sent for staff; the files are below ``models`` in the node's folder, by jti.
+models = sa.Table(
+    "models",
+    metadata,
+    sa.Column("jti", sa.Text, primary_key=True),
+    _text("researcher"),
+    _text("experiment_id"),
+    _text("name"),
+    _text("request", nullable=True),  # the Release, until its files are here
+    sa.Column("size_bytes", sa.Integer, nullable=False),  # of all its files
+    _time("asked_at"),
+    _time("kept_at", nullable=True),  # before that it is on its way
+    _text("sha256", nullable=True),  # of the model as it is kept
+    sa.Column("parameters", sa.Integer, nullable=True),  # numbers in it
+    sa.Column("rounds", sa.Integer, nullable=True),  # and the next two: as its card says
+    _text("plan_sha256", nullable=True),
+)
 # What rounds come to, kept with each round in its transaction by triggers of the store (migration 0005): no page counts
 # them. A migration that makes the table of rounds or of egress anew must make its triggers anew as well.
 experiments = sa.Table(

@@ -53,6 +53,9 @@ def of_records(size: Size) -> dict[str, list[str]]:
         "experiments.live": ["/experiments/live"],
         "experiments.experiment": [f"/experiments/{last}", f"/experiments/{long}"],
         "experiments.experiment_live": [f"/experiments/{last}/live", f"/experiments/{long}/live"],
+        "models.page": ["/models/"],
+        "models.model": ["/models/m7"],
+        "models.removal": ["/models/m7/remove"],
         "egress.page": [
             "/what-left/",
             f"/what-left/?before={size.rounds}",

@@ -146,6 +146,9 @@ SCENES = (
     Scene("experiment-finished", AUDITOR, _at("/experiments/{on.finished}"), _numbers_opened),
     Scene("experiment-stopped", REVIEWER, _at("/experiments/{on.stopped}")),
     Scene("experiment-paused", REVIEWER, _at("/experiments/{on.stopped}"), _paused),
+    Scene("models", DATA_MANAGER, _at("/models/")),
+    Scene("model", REVIEWER, _at("/models/{on.model}")),
+    Scene("model-removal", DATA_MANAGER, _at("/models/{on.model}/remove")),
     Scene("what-left", DATA_MANAGER, _at("/what-left/")),
     Scene("what-left-all", AUDITOR, _at("/what-left/?what=all&experiment={on.finished}")),
     Scene("policy", ADMINISTRATOR, _at("/policy/")),
@@ -179,6 +182,7 @@ EMPTY = tuple(
         ("datasets", DATA_MANAGER, "/datasets/"),
         ("wizard", DATA_MANAGER, "/datasets/browse"),
         ("experiments", REVIEWER, "/experiments/"),
+        ("models", DATA_MANAGER, "/models/"),
         ("what-left", AUDITOR, "/what-left/"),
     )
 )

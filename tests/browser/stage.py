@@ -77,6 +77,7 @@ class Stage:
         dataset: The id of the trial's data; ``changed`` of a dataset whose file has changed.
         approved: The plan in use, by its SHA-256; ``asked`` a new version of it, ``rejected`` another plan.
         finished: An experiment of some rounds, by its id; ``stopped`` one that staff ended, ``running`` one at work.
+        model: The finished experiment's model, which its researcher sent, by its id.
     """
 
     people: Hospitals
@@ -88,6 +89,7 @@ class Stage:
     finished: str
     stopped: str
     running: str
+    model: str
 
 
 @contextmanager
@@ -107,6 +109,7 @@ def stage(people: Hospitals, scratch: Path, *, rounds: int) -> Iterator[Stage]:
         until = time.time() + 10 * 86_400
         reviewer.call("plan.approve", plan=approved, note="Read in full, with the statistician.", until=until)
         first.run()
+        model = str(first.release("Bleeding at visit 5, final", timeout_s=60).answers[NODE].model_sha256)
         stopped = study.experiment(APPROVED, 20, pause_s=PAUSE_S)
         stopped.run(1)
         with training(people, stopped):
@@ -117,7 +120,12 @@ def stage(people: Hospitals, scratch: Path, *, rounds: int) -> Iterator[Stage]:
         running = study.experiment(APPROVED, 20, pause_s=PAUSE_S)
         running.run(2)
         with training(people, running):
-            yield Stage(people, dataset, changed, approved, asked, rejected, first.id, stopped.id, running.id)
+            experiments = (first.id, stopped.id, running.id)
+            yield Stage(people, dataset, changed, approved, asked, rejected, *experiments, _kept(people, model))
+
+
+def _kept(people: Hospitals, sha256: str) -> str:
+    return next(str(model["jti"]) for model in people.history(NODE).models() if model["sha256"] == sha256)
 
 
 def _staff(people: Hospitals, role: Role) -> GovernanceClient:

@@ -48,6 +48,7 @@ RULES = {
     "maximum_round_s": 3600.0,
     "maximum_value": 1e6,
     "maximum_update_bytes": 4 << 30,
+    "models": "own",
     "gpu": "offer",
     "secagg": "allowed",
     "sandbox": "partial",

@@ -16,6 +16,7 @@ from babel.messages.catalog import Message
 
 import node_gui
 from appliance.protocol.errors import REMEDIES, Code, FedWardError
+from appliance.protocol.messages import CARD_TEXT
 from appliance.warden.store import rounds
 from node_gui import formats, languages
 from node_gui.access import Role, may
@@ -274,6 +275,10 @@ def world(tmp_path: Path, members: Members) -> Iterator[World]:
     manager.post(f"/datasets/{dataset}/permit", headers=FRENCH, researcher="alice", until="2090-01-01")
     hospital.signed_in(Role.ADMINISTRATOR).post("/users/invite", name="Otto", role="auditor")
     ids = {"sha256": waiting, "dataset_id": dataset, "account_id": "1", "name": "minimum_samples", "token": "no-link"}
+    card = {"name": "saignement", CARD_TEXT: b"# Saignement\n\nMoyenne : 0,81.\n"}
+    ids["jti"] = hospital.node.deliver("alice", hospital.node.release(**card)).envelope.jti
+    hospital.node.models.fetch_waiting()
+    hospital.node.deliver("alice", hospital.node.release(**card))
     ids["experiment_id"] = str(hospital.node.table(rounds)[0]["experiment_id"])
     yield World(hospital, ids)
     hospital.close()

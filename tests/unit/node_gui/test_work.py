@@ -34,7 +34,7 @@ BESIDE: dict[str, Callable[[History], object]] = {
     "permissions": lambda book: book.permissions_ending(BEGAN + 2 * YEARS_S - 1, BEGAN + 2 * YEARS_S + 1, size=5),
     "pauses": lambda book: book.pauses(),
 }
-EXPORTS = {"egress.export_csv", "egress.export_signed", "audit.export_csv", "audit.export_signed"}
+EXPORTS = {"models.download", "egress.export_csv", "egress.export_signed", "audit.export_csv", "audit.export_signed"}
 
 
 class Served:

@@ -60,6 +60,10 @@ EVERY_BODY: tuple[m.Body, ...] = (
     m.PlanStanding(sha256=SHA, state=m.PlanState.PENDING),
     TRAIN,
     REPLY,
+    m.Release(
+        experiment_id="e-1", name="Risk", model=TRAIN.parameters, card=TRAIN.parameters, card_text=TRAIN.parameters
+    ),
+    m.ModelKept(experiment_id="e-1", model_sha256=SHA),
     m.Receipt(received="f" * 32),
     m.Scalar(experiment_id="e-1", round=1, split="train", iteration=1, iterations=9, epoch=0, values={"loss": 0.5}),
     m.Stop(experiment_id="e-1"),

@@ -213,13 +213,19 @@ def test_work_and_its_results_are_durable() -> None:
     """What must not be lost stays in the outbox until the Receipt."""
     durable = {kind for kind, body in m.BODIES.items() if body.is_durable}
 
-    assert durable == {"train", "train-reply", "plan-approval", "stop", "stopped", "error"}
+    assert durable == {"train", "train-reply", "plan-approval", "release", "model-kept", "stop", "stopped", "error"}
 
 
 @pytest.mark.parametrize("kind", ["train", "stop", "plan-approval"])
 def test_only_researcher_and_federator_direct_nodes(kind: str) -> None:
     """The network host cannot start a training, nor end one."""
     assert m.BODIES[kind].routes == {(Role.RESEARCHER, Role.NODE), (Role.FEDERATOR, Role.NODE)}
+
+
+def test_only_a_researcher_releases_a_model() -> None:
+    """An unattended service speaks of rounds alone, and no other member has a model to give."""
+    assert m.Release.routes == {(Role.RESEARCHER, Role.NODE)}
+    assert m.ModelKept.routes == {(Role.NODE, Role.RESEARCHER)}
 
 
 def test_a_node_never_addresses_a_node() -> None:

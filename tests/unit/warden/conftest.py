@@ -24,6 +24,7 @@ import sqlalchemy as sa
 
 from appliance.protocol.envelope import Clock, Envelope, Signed, Signer, open_envelope
 from appliance.protocol.errors import Code, FedWardError
+from appliance.protocol.keys import b64url
 from appliance.protocol.local.jobs import (
     SANDBOX_LEVELS,
     Ended,
@@ -39,7 +40,21 @@ from appliance.protocol.local.jobs import (
 )
 from appliance.protocol.local.runner_client import RunnerError, TrainedResult
 from appliance.protocol.local.sealed import require_sealed, sealed_memfd
-from appliance.protocol.messages import Body, Metrics, PlanApproval, Reached, Receipt, SealedFile, Train
+from appliance.protocol.messages import (
+    CARD_FILE,
+    CARD_TEXT,
+    MAX_ENCLOSED_BYTES,
+    MODEL_FILE,
+    RELEASE_FILES,
+    Body,
+    Metrics,
+    PlanApproval,
+    Reached,
+    Receipt,
+    Release,
+    SealedFile,
+    Train,
+)
 from appliance.protocol.sealing import open_key, read_chunks, seal, seal_key, unseal
 from appliance.protocol.tensors import TensorFile, tensor_bytes
 from appliance.protocol.topics import Topic
@@ -52,8 +67,10 @@ from appliance.warden.datasets import DatasetBook, DatasetSpec
 from appliance.warden.desk import Desk
 from appliance.warden.egress import EgressLog
 from appliance.warden.governance import Governance, Staff
+from appliance.warden.history import MODELS_FOLDER
 from appliance.warden.kept import KeptTensors
 from appliance.warden.live import LiveRound
+from appliance.warden.models import ModelShelf
 from appliance.warden.policy import Policy
 from appliance.warden.queue import RoundQueue
 from appliance.warden.round import OnStep, Round
@@ -244,8 +261,9 @@ class Node:
         self.store = Store(root / "store")
         self.services = self._services(members)
         self.queue = RoundQueue(self.services, 1, on_step)
-        self.desk = Desk(self.services, self.queue)
-        self.governance = Governance(self.services, self.queue)
+        self.models = ModelShelf(self.services, root / MODELS_FOLDER, self.clock)
+        self.desk = Desk(self.services, self.queue, self.models)
+        self.governance = Governance(self.services, self.queue, self.models)
 
     def _services(self, members: Members) -> Services:
         for name in ("data", "spool"):
@@ -277,6 +295,7 @@ class Node:
 
     def close(self) -> None:
         self.queue.close()
+        self.models.close()
         self.store.close()
 
     # What people write to the node
@@ -383,6 +402,34 @@ class Node:
         }
         changes.setdefault("parameters", self.parameters(experiment=experiment, round_=round_))
         return Train(**(fields | changes))
+
+    def release(self, *, experiment_id: str = "e-1", uploads: bool = False, **changes: Any) -> Release:
+        """A model as an honest researcher sends it, but for other files (bytes) or another sender in ``changes``."""
+        model = changes.pop(MODEL_FILE, tensor_bytes(self.model))
+        card = {"experiment_id": experiment_id, "researcher": changes.pop("researcher", "alice")}
+        card |= {"files_sha256": {MODEL_FILE: hashlib.sha256(model).hexdigest()}, "parameters_after_round": 20}
+        card |= {"training_plan": {"class": "Plan", "sha256": PLAN_SHA}} | changes.pop("says", {})
+        files = {
+            MODEL_FILE: model,
+            CARD_FILE: changes.pop(CARD_FILE, json.dumps(card).encode()),
+            CARD_TEXT: changes.pop(CARD_TEXT, b"# Bleeding risk\n"),
+        }
+        place = f"{experiment_id}/release"
+        parts = {f: self._sealed(files[name], f"{place}/{name}", uploads) for f, name in RELEASE_FILES.items()}
+        return Release(**({"experiment_id": experiment_id, "name": "Bleeding risk"} | parts | changes))
+
+    def _sealed(self, content: bytes, context: str, uploads: bool) -> SealedFile:
+        out = io.BytesIO()
+        sealed = seal(io.BytesIO(content), out)
+        uploads = uploads or sealed.size_bytes > MAX_ENCLOSED_BYTES
+        place = {"upload_id": self.rest.put(out.getvalue())} if uploads else {"content": b64url(out.getvalue())}
+        key = seal_key(sealed.content_key, self.members.keys["north"].public.sealing, context=context)
+        return SealedFile(**place, sha256=sealed.sha256, size_bytes=sealed.size_bytes, content_key=key)
+
+    def answered(self, experiment_id: str = "e-1") -> None:
+        """A round of alice's, answered."""
+        jti = self.accepted(experiment_id=experiment_id)
+        Round(self.services, self.row(jti), threading.Event(), lambda _jti, _step: None, LiveRound("e", 1)).run()
 
     def accepted(self, **changes: Any) -> str:
         """A round that governance has accepted; returns its jti."""

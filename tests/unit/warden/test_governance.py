@@ -55,6 +55,8 @@ METHODS = {
     "experiment.pause": {"experiment": "e-1"},
     "experiment.resume": {"experiment": "e-1"},
     "experiment.live": {"experiment": "e-1"},
+    "model.download": {"model": "m"},
+    "model.delete": {"model": "m"},
     "egress.export": {},
     "egress.flush": {},
     "account.record": {"event": "account.signed-in", "account": "Dr. Weiss"},

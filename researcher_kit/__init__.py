@@ -1,7 +1,13 @@
-"""FedWard for researchers: a federated experiment as ordinary Python."""
+"""FedWard for researchers: a federated experiment as ordinary Python.
 
+PyTorch and scikit-learn are imported only when a plan that needs them is asked for.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+import appliance.training
 from appliance.protocol.errors import FedWardError
-from appliance.training import DataManager, SklearnTrainingPlan, TorchTrainingPlan
+from appliance.training import DataManager
 from researcher_kit.aggregators import (
     Aggregator,
     ConsensusADMM,
@@ -20,6 +26,22 @@ from researcher_kit.federation import Federation
 from researcher_kit.schedules import Cosine, Exponential, Steps
 from researcher_kit.strategies import AdaptiveQuorum, AllNodes, OverSelection, Quorum, RandomFraction, Strategy
 
+if TYPE_CHECKING:
+    from appliance.training import (
+        FedGaussianNB,
+        FedIncrementalPCA,
+        FedLinearRegression,
+        FedLogisticRegression,
+        FedMiniBatchKMeans,
+        FedMLPClassifier,
+        FedMLPRegressor,
+        FedPerceptron,
+        FedSGDClassifier,
+        FedSGDRegressor,
+        SklearnTrainingPlan,
+        TorchTrainingPlan,
+    )
+
 __all__ = [
     "AdaptiveQuorum",
     "Aggregator",
@@ -34,6 +56,16 @@ __all__ = [
     "FedAdagrad",
     "FedAdam",
     "FedAverage",
+    "FedGaussianNB",
+    "FedIncrementalPCA",
+    "FedLinearRegression",
+    "FedLogisticRegression",
+    "FedMLPClassifier",
+    "FedMLPRegressor",
+    "FedMiniBatchKMeans",
+    "FedPerceptron",
+    "FedSGDClassifier",
+    "FedSGDRegressor",
     "FedWardError",
     "FedYogi",
     "Federation",
@@ -48,3 +80,10 @@ __all__ = [
     "TorchTrainingPlan",
     "TrimmedMean",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a framework's plan at its first use (PEP 562)."""
+    if name in __all__:
+        return getattr(appliance.training, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -17,13 +17,16 @@ from appliance.protocol.tensors import Array, TensorFile, TensorSpec, tensor_hea
 def write_update(trained: Mapping[str, Array], received: TensorFile) -> int:
     """Write an update as a tensor file, part by part; returns the sealed file's descriptor.
 
-    Float tensors become float32 differences; integers go as they are: a counter's difference means nothing.
+    Float tensors become differences: float32, or float64 where the parameters are. Integers go as they are: a counter's
+    difference means nothing.
 
     Args:
         trained: The model's tensors after training.
         received: The tensors before, with the same names and shapes.
     """
-    specs = {name: TensorSpec(array.shape, _dtype(array).name) for name, array in trained.items()}
+    specs = {
+        name: TensorSpec(array.shape, _dtype(array, received.specs.get(name)).name) for name, array in trained.items()
+    }
     header, order = tensor_header(specs)
     fd = create_memfd("update")
     try:
@@ -36,7 +39,7 @@ def write_update(trained: Mapping[str, Array], received: TensorFile) -> int:
                     part = flat[first:last]
                     if part.dtype.kind == "f":
                         part = np.subtract(
-                            part, received.part(name, first, last), dtype=np.float32, casting="same_kind"
+                            part, received.part(name, first, last), dtype=specs[name].dtype, casting="same_kind"
                         )
                     out.write(part.data)
         return seal_memfd(fd)
@@ -57,5 +60,7 @@ def write_kept(tensors: Mapping[str, Array]) -> int:
         raise
 
 
-def _dtype(array: Array) -> np.dtype[np.generic]:
-    return np.dtype(np.float32) if array.dtype.kind == "f" else array.dtype
+def _dtype(array: Array, received: TensorSpec | None) -> np.dtype[np.generic]:
+    if array.dtype.kind != "f":
+        return array.dtype
+    return np.dtype(np.float64 if received is not None and received.dtype == "float64" else np.float32)

@@ -21,12 +21,34 @@ from appliance.training.source import PlanSource, describe, load_plan, plan_line
 from appliance.training.split import derive_seed, split_indices
 
 if TYPE_CHECKING:
+    from appliance.training.sklearn_named import (
+        FedGaussianNB,
+        FedIncrementalPCA,
+        FedLinearRegression,
+        FedLogisticRegression,
+        FedMiniBatchKMeans,
+        FedMLPClassifier,
+        FedMLPRegressor,
+        FedPerceptron,
+        FedSGDClassifier,
+        FedSGDRegressor,
+    )
     from appliance.training.sklearn_plan import SklearnTrainingPlan
     from appliance.training.torch_plan import TorchTrainingPlan
 
 __all__ = [
     "ArgumentInvalidError",
     "DataManager",
+    "FedGaussianNB",
+    "FedIncrementalPCA",
+    "FedLinearRegression",
+    "FedLogisticRegression",
+    "FedMLPClassifier",
+    "FedMLPRegressor",
+    "FedMiniBatchKMeans",
+    "FedPerceptron",
+    "FedSGDClassifier",
+    "FedSGDRegressor",
     "Metric",
     "ParametersInvalidError",
     "PlanInvalidError",
@@ -49,7 +71,9 @@ __all__ = [
     "split_indices",
 ]
 
+_NAMED = tuple(name for name in __all__ if name.startswith("Fed"))
 _HEAVY = {
+    **dict.fromkeys(_NAMED, "appliance.training.sklearn_named"),
     "SklearnTrainingPlan": "appliance.training.sklearn_plan",
     "TorchTrainingPlan": "appliance.training.torch_plan",
 }

@@ -22,9 +22,8 @@ from appliance.training.errors import PlanInvalidError
 from appliance.training.plan import TrainingPlan
 
 PLAN_FILENAME = "<training plan>"
-PREAMBLE = "from appliance.training import DataManager, SklearnTrainingPlan, TorchTrainingPlan"
+_ALWAYS = ("DataManager", "SklearnTrainingPlan", "TorchTrainingPlan")  # the first line, whatever a plan uses of it
 _MODULE = "fedward_training_plan"
-_BASES = frozenset({"TorchTrainingPlan", "SklearnTrainingPlan"})
 
 
 @dataclass(frozen=True)
@@ -147,8 +146,7 @@ def _require_importable(text: str) -> None:
 def _plan_class(module: ModuleType, class_name: str) -> type[TrainingPlan]:
     plan = getattr(module, class_name, None)
     if not isinstance(plan, type) or not issubclass(plan, TrainingPlan):
-        bases = "TorchTrainingPlan or SklearnTrainingPlan"
-        raise PlanInvalidError(f"The plan's text defines no class '{class_name}' derived from {bases}.")
+        raise PlanInvalidError(f"The plan's text defines no class '{class_name}' derived from a training plan's.")
     _require_hooks(plan)
     return plan
 
@@ -172,12 +170,27 @@ def _file_text(path: Path) -> str:
 def _only_plan(text: str) -> str:
     _compile(text)
     names = [
-        node.name for node in ast.parse(text).body if isinstance(node, ast.ClassDef) and _base_names(node) & _BASES
+        node.name for node in ast.parse(text).body if isinstance(node, ast.ClassDef) and _base_names(node) & _bases()
     ]
     if len(names) != 1:
         found = ", ".join(names) or "none"
         raise PlanInvalidError(f"The text must hold one training plan, or class_name must say which; found: {found}.")
     return names[0]
+
+
+def _bases() -> set[str]:
+    """The plan classes that hospitals have."""
+    from appliance import training  # noqa: PLC0415 - whose parts we are
+
+    return {name for name in training.__all__ if name.endswith("TrainingPlan") or name.startswith("Fed")}
+
+
+def _preamble(lines: str) -> str:
+    """What a notebook's class may use without importing it: the usual names, and others of ours that occur in it."""
+    from appliance import training  # noqa: PLC0415 - whose parts we are
+
+    used = {node.id for node in ast.walk(ast.parse(lines)) if isinstance(node, ast.Name)} & set(training.__all__)
+    return f"from appliance.training import {', '.join(sorted(used.union(_ALWAYS)))}"
 
 
 def _base_names(node: ast.ClassDef) -> set[str]:
@@ -191,7 +204,8 @@ def _class_text(plan: type[TrainingPlan]) -> str:
     for line in dependencies:
         if not isinstance(line, str) or not _is_import(line):
             raise PlanInvalidError("init_dependencies must return a list of import lines.")
-    return "\n".join([PREAMBLE, *dependencies]) + "\n\n\n" + _class_lines(plan)
+    lines = _class_lines(plan)
+    return "\n".join([_preamble(lines), *dependencies]) + "\n\n\n" + lines
 
 
 def _is_import(line: str) -> bool:

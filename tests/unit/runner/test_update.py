@@ -49,11 +49,12 @@ def test_integers_stay_values(written: Written, dtype: str) -> None:
     assert np.array_equal(found, after)
 
 
-def test_doubles_leave_as_single_floats(written: Written) -> None:
-    """Half the bytes, and enough digits for a difference."""
-    update = written({"w": np.array([0.25])}, {"w": np.array([0.0])})
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_an_update_has_the_precision_of_the_parameters(written: Written, dtype: str) -> None:
+    """A network's differences need no more digits; a sum of squares, from which a mean is taken off, needs them all."""
+    update = written({"w": np.array([0.25])}, {"w": np.array([0.0], dtype)})
 
-    assert update.specs["w"].dtype == "float32"
+    assert update.specs["w"].dtype == dtype
 
 
 def test_scalars_and_empty_tensors_keep_their_shapes(written: Written) -> None:

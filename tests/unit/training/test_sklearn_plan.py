@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sklearn.linear_model import LogisticRegression, Perceptron, SGDClassifier, SGDRegressor
+from sklearn.linear_model import Perceptron, RidgeClassifier, SGDClassifier, SGDRegressor
+from sklearn.neural_network import MLPClassifier, MLPRegressor
 
 from appliance.training import (
     ArgumentInvalidError,
@@ -72,6 +73,35 @@ def test_training_is_what_scikit_learn_does_by_itself(built: Built, kind: Any) -
     np.testing.assert_allclose(plan.get_parameters()["coef_"], alone.coef_.reshape(plan.model().coef_.shape), rtol=1e-6)
 
 
+@pytest.mark.parametrize("kind", [MLPClassifier, MLPRegressor])
+@pytest.mark.parametrize("solver", ["sgd", "adam"])
+def test_a_network_trains_as_scikit_learn_does_by_itself(built: Built, kind: Any, solver: str) -> None:
+    """A batch is one step of its solver, whose memory begins anew with the round."""
+    options = {"hidden_layer_sizes": [3], "solver": solver, "shuffle": False, "learning_rate_init": 0.05}
+    plan = built(kind, epochs=2, shuffle=False, options=options)
+    alone, classes = kind(**options), {} if kind is MLPRegressor else {"classes": [0, 1]}
+    data, target = plan.dataset.matrix(["x", "z"]).astype(np.float64), plan.dataset.column("y")
+    first = plan.get_parameters()
+    plan.train()
+
+    alone.partial_fit(data[:8], target[:8], **classes)
+    del alone._optimizer
+    for name, array in first.items():
+        kind_of, layer = name.split(".")
+        getattr(alone, kind_of)[int(layer)][...] = array
+    for start in [*range(0, 40, 8)] * 2:
+        alone.partial_fit(data[start : start + 8], target[start : start + 8], **classes)
+    np.testing.assert_allclose(plan.get_parameters()["coefs_.0"], alone.coefs_[0], rtol=1e-4)
+
+
+def test_a_network_begins_with_weights_that_differ(built: Built) -> None:
+    """From zeros, all hidden units would stay alike for ever."""
+    parameters = built(MLPClassifier, options={"hidden_layer_sizes": [5]}).get_parameters()
+
+    assert len(np.unique(parameters["coefs_.0"])) == 10
+    assert np.abs(parameters["coefs_.0"]).max() <= np.sqrt(6 / 7)
+
+
 def test_the_parameters_are_coefficients_and_intercept_from_zero(built: Built) -> None:
     """All nodes start from the same model."""
     parameters = built(SGDClassifier).get_parameters()
@@ -120,7 +150,9 @@ def test_progress_reports_the_share_of_wrong_predictions(built: Built) -> None:
 @pytest.mark.parametrize(
     ("kind", "rest", "error", "reason"),
     [
-        (LogisticRegression, {}, PlanInvalidError, "SGDClassifier, SGDRegressor, Perceptron"),
+        (RidgeClassifier, {}, PlanInvalidError, "SGDClassifier, SGDRegressor, Perceptron"),
+        (MLPClassifier, {"options": {"solver": "lbfgs"}}, ArgumentInvalidError, "'sgd' or 'adam'"),
+        (MLPClassifier, {"options": {"early_stopping": True}}, ArgumentInvalidError, "without early_stopping"),
         (SGDClassifier, {"options": {"average": True}}, PlanInvalidError, "average=True"),
         (SGDClassifier, {"options": {"alpha": -1}}, ArgumentInvalidError, "given to SGDClassifier"),
         (

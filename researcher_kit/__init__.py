@@ -23,7 +23,9 @@ from researcher_kit.aggregators import (
 from researcher_kit.early_stopping import EarlyStopping
 from researcher_kit.experiment import Experiment
 from researcher_kit.federation import Federation
+from researcher_kit.local import LocalDataset, LocalFederation
 from researcher_kit.schedules import Cosine, Exponential, Steps
+from researcher_kit.simulation import simulate
 from researcher_kit.strategies import AdaptiveQuorum, AllNodes, OverSelection, Quorum, RandomFraction, Strategy
 
 if TYPE_CHECKING:
@@ -70,6 +72,8 @@ __all__ = [
     "FedYogi",
     "Federation",
     "Krum",
+    "LocalDataset",
+    "LocalFederation",
     "OverSelection",
     "Quorum",
     "RandomFraction",
@@ -79,6 +83,7 @@ __all__ = [
     "Strategy",
     "TorchTrainingPlan",
     "TrimmedMean",
+    "simulate",
 ]
 
 

@@ -23,6 +23,8 @@ from dataclasses import dataclass
 
 from appliance.protocol.errors import REMEDIES, Code, FedWardError
 
+RECORD_LINES = 40  # of what a plan printed: the last tell where it failed
+
 
 @dataclass(frozen=True)
 class NodeFailure:
@@ -33,6 +35,7 @@ class NodeFailure:
         rule: The node's policy rule that decided, if one did.
         plan_line: The number (from 1) of the line of the training plan that raised.
         plan_text: That line.
+        record: What the plan printed, with its traceback; of local nodes only, for hospitals keep it.
     """
 
     node_id: str
@@ -42,6 +45,7 @@ class NodeFailure:
     rule: str | None = None
     plan_line: int | None = None
     plan_text: str = ""
+    record: str = ""
 
     def __str__(self) -> str:
         parts = [f"{self.institution} ({self.node_id}): {self.message} [{self.code}]"]
@@ -49,7 +53,7 @@ class NodeFailure:
             parts.append(f"rule: {self.rule}")
         if self.plan_line:
             parts.append(f"line {self.plan_line} of the training plan: {self.plan_text}".rstrip(": "))
-        return "; ".join(parts)
+        return "\n".join(["; ".join(parts), *self.record.rstrip().splitlines()[-RECORD_LINES:]])
 
     @property
     def remedy(self) -> str:

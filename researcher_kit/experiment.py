@@ -57,6 +57,7 @@ from researcher_kit.evaluation import Evaluation, EveryAnswer
 from researcher_kit.export import model_card, write_export
 from researcher_kit.federation import ASK_TIMEOUT_S, Answer, Federation
 from researcher_kit.history import History, RoundRecord
+from researcher_kit.local.federation import Datasets, LocalFederation
 from researcher_kit.monitor import (
     Event,
     Interrupted,
@@ -105,6 +106,9 @@ class Experiment(Settings):
         experimentation_folder: Where breakpoints go; a folder in the researcher's own if None.
         save_breakpoints: Keep every round's breakpoint, not the last one's only.
         federation: The connection; if None, one of the experiment's own, by ``FEDWARD_RESEARCHER_HOME``.
+        rehearsal: Train on local files instead, before any hospital is asked: the same plan, in the same runner and
+            sandbox. What it leaves behind is gone with ``close``.
+        data: For a rehearsal: a file, several, or files by node id; see ``LocalFederation``.
         progress: Show a live table: True always, False never, None in a terminal or notebook.
 
     Raises:
@@ -137,17 +141,20 @@ class Experiment(Settings):
         experimentation_folder: Path | str | None = None,
         save_breakpoints: bool = False,
         federation: Federation | None = None,
+        rehearsal: bool = False,
+        data: Datasets | None = None,
         progress: bool | None = None,
         **unknown: object,
     ) -> None:
         super().__init__()
         given = {key: value for key, value in locals().items() if key in _ARGUMENTS and value is not None}
         if unknown:
-            wrong, known = min(unknown), [*_ARGUMENTS, "federation", "progress"]
+            wrong, known = min(unknown), [*_ARGUMENTS, "federation", "rehearsal", "data", "progress"]
             hint = did_you_mean(wrong, known)
             raise ExperimentArgumentError(f"Experiment has no argument '{wrong}'.{hint} It has {', '.join(known)}.")
         if training_plan_class and training_plan_file:
             raise ExperimentArgumentError("Give training_plan_class or training_plan_file, not both.")
+        _require_one_place(federation, rehearsal=rehearsal, data=data)
         for argument, value in given.items():
             getattr(self, f"set_{argument}")(value)
         self.id = f"exp-{secrets.token_hex(6)}"
@@ -164,6 +171,7 @@ class Experiment(Settings):
         self._cleared: set[tuple[str, str]] = set()  # plans known to be approved: (node, SHA-256)
         self._federation = federation
         self._owns_federation = False
+        self._rehearsed_on = data
         self._progress = progress
         self._observers: list[Observer] = []
         self._inbox: Inbox | None = None  # while running
@@ -189,7 +197,8 @@ class Experiment(Settings):
     def federation(self) -> Federation:
         """The connection, opened when it is first needed."""
         if self._federation is None:
-            self._federation, self._owns_federation = Federation(), True
+            data = self._rehearsed_on
+            self._federation, self._owns_federation = Federation() if data is None else LocalFederation(data), True
         return self._federation
 
     @property
@@ -903,6 +912,19 @@ def _release_words(answer: Answer | None) -> tuple[str, str]:
             return code, f"{message} ({rule})" if rule else message
         case _:
             return "no answer yet", "It has a week to fetch the model."
+
+
+def _require_one_place(federation: Federation | None, *, rehearsal: bool, data: object) -> None:
+    if rehearsal and federation is not None:
+        raise ExperimentArgumentError("A rehearsal has a federation of its own; leave out federation, or rehearsal.")
+    if rehearsal and data is None:
+        raise ExperimentArgumentError(
+            "A rehearsal needs data.", remedy='Give local files: data="mine.csv", or data={"north": "north.csv"}.'
+        )
+    if data is not None and not rehearsal:
+        raise ExperimentArgumentError(
+            "data is for rehearsals: hospitals' own data are found by tags.", remedy="Pass rehearsal=True, or no data."
+        )
 
 
 def _saved(part: Aggregator | Strategy) -> breakpoints.SavedPart:

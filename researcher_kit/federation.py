@@ -262,6 +262,10 @@ class Federation:
 
     # What experiments need
 
+    def record(self, node_id: str) -> str:  # noqa: ARG002 - for those that are asked of local nodes
+        """What the plan printed in a node's last round, with its traceback if it failed: a hospital never sends it."""
+        return ""
+
     def ask(self, bodies: Mapping[str, Body], *, timeout_s: float = ASK_TIMEOUT_S) -> dict[str, Answer]:
         """Send each node a question and wait for the answers.
 

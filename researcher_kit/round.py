@@ -428,7 +428,8 @@ class Round:
             self._tell_progress(request.node_id, request.reply.reached)
         match request.reply:
             case ErrorReply() as error:
-                self._give_up(self._failure(request.node_id, error.code, error.message, error.rule, error.plan_line))
+                failure = self._failure(request.node_id, error.code, error.message, error.rule, error.plan_line)
+                self._give_up(replace(failure, record=self._federation.record(request.node_id)))
             case TrainReply() if not self._terms.train:
                 self._hear(_Fetched(request.node_id, None, 0.0))
             case TrainReply() as reply if reply.update is None or reply.sample_count is None:

@@ -13,6 +13,7 @@ import structlog
 from appliance.protocol.envelope import Signer
 from appliance.protocol.errors import ConfigurationError, FedWardError
 from appliance.protocol.home import MemberHome, RegisterFile
+from appliance.protocol.local.kept import KeptTensors
 from appliance.protocol.local.runner_client import RunnerClient
 from appliance.protocol.logs import ErrorStreamLogger
 from appliance.protocol.messages import Heartbeat
@@ -29,7 +30,6 @@ from appliance.warden.desk import Desk
 from appliance.warden.egress import EgressLog
 from appliance.warden.governance import SOCKET_NAME, Governance, GovernanceServer
 from appliance.warden.history import MODELS_FOLDER
-from appliance.warden.kept import KeptTensors
 from appliance.warden.models import ModelShelf
 from appliance.warden.policy import Policy
 from appliance.warden.presence import Presence

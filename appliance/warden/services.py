@@ -9,6 +9,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from appliance.protocol.envelope import Signed, Signer
+from appliance.protocol.local.kept import KeptTensors
 from appliance.protocol.local.runner_client import RunnerClient
 from appliance.protocol.messages import Body
 from appliance.protocol.register import Register
@@ -19,7 +20,6 @@ from appliance.warden.audit import AuditLog
 from appliance.warden.config import NodeConfig
 from appliance.warden.datasets import DatasetBook
 from appliance.warden.egress import EgressLog
-from appliance.warden.kept import KeptTensors
 from appliance.warden.policy import Policy
 from appliance.warden.store import Store
 

@@ -38,6 +38,7 @@ from appliance.protocol.local.jobs import (
     Trained,
     TrainJob,
 )
+from appliance.protocol.local.kept import KeptTensors
 from appliance.protocol.local.runner_client import RunnerError, TrainedResult
 from appliance.protocol.local.sealed import require_sealed, sealed_memfd
 from appliance.protocol.messages import (
@@ -68,7 +69,6 @@ from appliance.warden.desk import Desk
 from appliance.warden.egress import EgressLog
 from appliance.warden.governance import Governance, Staff
 from appliance.warden.history import MODELS_FOLDER
-from appliance.warden.kept import KeptTensors
 from appliance.warden.live import LiveRound
 from appliance.warden.models import ModelShelf
 from appliance.warden.policy import Policy

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from appliance.protocol.local.kept import ROUNDS, UNUSED_S, KeptTensors
 from appliance.protocol.local.sealed import sealed_memfd
-from appliance.warden.kept import ROUNDS, UNUSED_S, KeptTensors
 
 OWNER = ("alice", "e-1", "d-1")
 

@@ -103,7 +103,8 @@ class TensorFile(Mapping[str, Array]):
         rest._whole = found._whole = self  # noqa: SLF001
         rest.specs = {name: spec for name, spec in self.specs.items() if not name.startswith(prefix)}
         found.specs = {name.removeprefix(prefix): spec for name, spec in self.specs.items() if name.startswith(prefix)}
-        found._starts = {name.removeprefix(prefix): start for name, start in self._starts.items()}  # noqa: SLF001
+        # By the prefix alone: a tensor of the rest may bear the same name as one of these without it.
+        found._starts = {name: self._starts[f"{prefix}{name}"] for name in found.specs}  # noqa: SLF001
         return rest, found
 
     def part(self, name: str, first: int, last: int) -> Array:

@@ -376,3 +376,12 @@ def test_a_file_that_is_cut_short_under_its_reader_is_an_error(tmp_path: Path) -
 
     with pytest.raises(TensorFileError, match="cut short"):
         dict(file)
+
+
+def test_a_tensor_and_its_namesake_behind_the_prefix_are_two(tmp_path: Path) -> None:
+    """The aggregator's tensors bear the model's names: SCAFFOLD's nodes must not take the model for its variate."""
+    path = tmp_path / "f.safetensors"
+    write_tensors({"aggregator/w": np.float32([1, 2]), "w": np.float32([3, 4])}, path)
+    rest, found = TensorFile(path).split("aggregator/")
+
+    assert (rest["w"].tolist(), found["w"].tolist()) == ([3, 4], [1, 2])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import appliance.training
 from appliance.protocol.errors import FedWardError
-from appliance.training import DataManager
+from appliance.training import DataManager, Metric
 from researcher_kit.aggregators import (
     Aggregator,
     ConsensusADMM,
@@ -74,6 +74,7 @@ __all__ = [
     "Krum",
     "LocalDataset",
     "LocalFederation",
+    "Metric",
     "OverSelection",
     "Quorum",
     "RandomFraction",

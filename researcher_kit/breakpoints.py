@@ -163,6 +163,19 @@ def load(folder: Path) -> tuple[Breakpoint, Path]:
     return state, found
 
 
+def latest(experiments: Path) -> Path:
+    """The experiment below this folder whose breakpoint was saved last.
+
+    Raises:
+        BreakpointError: There is none.
+    """
+    states = experiments.glob(f"*/*/{STATE_FILE}")
+    newest = max(states, key=lambda state: state.stat().st_mtime_ns, default=None)
+    if newest is None:
+        raise BreakpointError(f"{experiments}: there is no experiment with a breakpoint in this folder.")
+    return newest.parent.parent
+
+
 def delete(folder: Path) -> None:
     """Delete a breakpoint; one that is half gone is not taken for one."""
     (folder / STATE_FILE).unlink(missing_ok=True)

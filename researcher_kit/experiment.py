@@ -44,6 +44,7 @@ from appliance.training.plan import TrainingPlan
 from appliance.training.source import PlanSource, load_plan
 from researcher_kit import breakpoints
 from researcher_kit.aggregators import AGGREGATORS, Aggregator, FedAverage, Setting
+from researcher_kit.coming_from import OTHER_NAMES, under_our_names
 from researcher_kit.early_stopping import BestRound, EarlyStopping
 from researcher_kit.errors import (
     BreakpointError,
@@ -56,7 +57,7 @@ from researcher_kit.errors import (
 from researcher_kit.evaluation import Evaluation, EveryAnswer
 from researcher_kit.export import model_card, write_export
 from researcher_kit.federation import ASK_TIMEOUT_S, Answer, Federation
-from researcher_kit.history import History, RoundRecord
+from researcher_kit.history import History, NodeRecord, RoundRecord
 from researcher_kit.local.federation import Datasets, LocalFederation
 from researcher_kit.monitor import (
     Event,
@@ -148,11 +149,14 @@ class Experiment(Settings):
     ) -> None:
         super().__init__()
         given = {key: value for key, value in locals().items() if key in _ARGUMENTS and value is not None}
+        unknown = under_our_names(unknown)
+        for argument in unknown.keys() & set(OTHER_NAMES.values()) - given.keys():
+            given[argument] = unknown.pop(argument)
         if unknown:
             wrong, known = min(unknown), [*_ARGUMENTS, "federation", "rehearsal", "data", "progress"]
             hint = did_you_mean(wrong, known)
             raise ExperimentArgumentError(f"Experiment has no argument '{wrong}'.{hint} It has {', '.join(known)}.")
-        if training_plan_class and training_plan_file:
+        if {"training_plan_class", "training_plan_file"} <= given.keys():
             raise ExperimentArgumentError("Give training_plan_class or training_plan_file, not both.")
         _require_one_place(federation, rehearsal=rehearsal, data=data)
         for argument, value in given.items():
@@ -175,6 +179,7 @@ class Experiment(Settings):
         self._progress = progress
         self._observers: list[Observer] = []
         self._inbox: Inbox | None = None  # while running
+        self._last_evaluation: Evaluation | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -215,6 +220,14 @@ class Experiment(Settings):
         if self._folder is None:
             self._folder = self.federation.home.folder("experiments") / self.id
         return self._folder
+
+    def experimentation_folder(self) -> str:
+        """The name of the experiment's folder."""
+        return self.experimentation_path().name
+
+    def training_replies(self) -> dict[int, tuple[NodeRecord, ...]]:
+        """What each node said in each round, by the round's number."""
+        return {record.round: record.replies for record in self._history}
 
     def parameters(self) -> dict[str, Array]:
         """The global parameters as arrays by name; before the first round, those that the model starts with."""
@@ -286,9 +299,22 @@ class Experiment(Settings):
         self._emit(StoppedEarly(self._round, best))
         return True
 
-    def run_once(self, increase: bool = False) -> int:
-        """Run one round; see ``run``."""
-        return self.run(1, increase)
+    def run_once(self, increase: bool = False, test_after: bool = False) -> int:
+        """Run one round; see ``run``.
+
+        Args:
+            increase: Raise the round limit if need be.
+            test_after: Test the new global parameters at the nodes afterwards, as ``evaluate`` does; the result is
+                ``last_evaluation()``.
+        """
+        count = self.run(1, increase)
+        if test_after and count:
+            self.evaluate()
+        return count
+
+    def last_evaluation(self) -> Evaluation | None:
+        """What the last ``evaluate`` of this session found."""
+        return self._last_evaluation
 
     def evaluate(
         self,
@@ -344,7 +370,8 @@ class Experiment(Settings):
             finally:
                 self.federation.withdraw(book.abandon(number))
                 spool.clear()
-            return Evaluation.of(record, chosen.round if chosen else self._round)
+            self._last_evaluation = Evaluation.of(record, chosen.round if chosen else self._round)
+            return self._last_evaluation
 
     def stop(self, *, timeout_s: float = STOP_TIMEOUT_S) -> NodeTable[Stopped]:
         """End the experiment's work at every node, and the round that runs here, from any thread.
@@ -404,7 +431,7 @@ class Experiment(Settings):
             What each node answered: kept, with the file's SHA-256, or why not.
 
         Raises:
-            ExperimentArgumentError: No node, no name, no such parameters, or nothing was trained yet.
+            ExperimentArgumentError: No node, no name, no such parameters, nothing trained yet, or no real nodes.
             NetworkUnreachableError: There is no line to the network host.
 
         Example:
@@ -417,6 +444,10 @@ class Experiment(Settings):
             raise ExperimentArgumentError(f"The name has {len(title)} characters; expected 1 to 128.")
         if not self._round:
             raise ExperimentArgumentError("No round is closed yet: there is no trained model.", remedy="run() first.")
+        if isinstance(self.federation, LocalFederation):
+            raise ExperimentArgumentError(
+                "There are no hospitals in a rehearsal or a simulation.", remedy="export() writes the model's files."
+            )
         asked = self.federation.require_nodes(tuple(self._datasets) if nodes is None else nodes)
         if not asked:
             raise ExperimentArgumentError("nodes is empty; expected some node ids, or None for all that trained.")
@@ -502,6 +533,14 @@ class Experiment(Settings):
         body = PlanStatus(sha256=self._require_plan().sha256)
         return self._standings(asked, self.federation.ask(dict.fromkeys(asked, body), timeout_s=timeout_s))
 
+    def training_plan_approve(self, description: str = "") -> NodeTable[PlanStanding]:
+        """See ``request_approval``."""
+        return self.request_approval(description)
+
+    def check_training_plan_status(self) -> NodeTable[PlanStanding]:
+        """See ``plan_status``."""
+        return self.plan_status()
+
     # Breakpoints
 
     def breakpoint(self) -> Path:
@@ -513,7 +552,7 @@ class Experiment(Settings):
     @classmethod
     def load_breakpoint(
         cls,
-        folder: Path | str,
+        folder: Path | str | None = None,
         *,
         federation: Federation | None = None,
         aggregator: Aggregator | None = None,
@@ -525,15 +564,22 @@ class Experiment(Settings):
         Nothing of the plan is executed by loading.
 
         Args:
-            folder: A breakpoint, or an experiment's folder for the one saved last.
+            folder: A breakpoint, or an experiment's folder for the one saved last; None for the one that was saved last
+                of all in the researcher's own folder.
             aggregator: Needed when the breakpoint names a class of your own.
             strategy: Likewise.
 
         Raises:
             BreakpointError: Not whole, of another version, or it names a class that must be given.
         """
+        is_ours = folder is None and federation is None
+        federation = Federation() if is_ours else federation
+        if folder is None:
+            assert federation is not None
+            folder = breakpoints.latest(federation.home.folder("experiments"))
         state, found = breakpoints.load(Path(folder).expanduser().absolute())
         experiment = cls(federation=federation, progress=progress)
+        experiment._owns_federation = is_ours
         experiment.id, experiment._seed, experiment._round = state.experiment_id, state.seed, state.round
         experiment._name, experiment._tags, experiment._nodes = state.name, state.tags, state.nodes
         experiment._datasets, experiment._choices = dict(state.datasets), dict(state.datasets)

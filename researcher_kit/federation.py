@@ -215,9 +215,20 @@ class Federation:
         words = {node: f"{1000 * value:.0f} ms" for node, value in seconds.items()}
         return self._table("Ping", ("answer",), seconds, {node: (text,) for node, text in words.items()})
 
-    def list(self, *, timeout_s: float = ASK_TIMEOUT_S) -> NodeTable[tuple[DatasetInfo, ...]]:
-        """The datasets that you may use, by node."""
-        return self._datasets("Datasets that you may use", ListDatasets(), self.node_ids(), timeout_s)
+    def list(
+        self, nodes: Sequence[str] | None = None, *, verbose: bool = False, timeout_s: float = ASK_TIMEOUT_S
+    ) -> NodeTable[tuple[DatasetInfo, ...]]:
+        """The datasets that you may use, by node.
+
+        Args:
+            nodes: Ask these only.
+            verbose: Print the table as well.
+        """
+        asked = self.require_nodes(nodes) if nodes else self.node_ids()
+        found = self._datasets("Datasets that you may use", ListDatasets(), asked, timeout_s)
+        if verbose:
+            print(found)  # noqa: T201 - that is what it is for
+        return found
 
     def search(
         self, tags: Sequence[str], *, nodes: Sequence[str] | None = None, timeout_s: float = ASK_TIMEOUT_S

@@ -6,15 +6,17 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from appliance.protocol.messages import PlanApproval, Search
 from appliance.protocol.wording import shorten
 from appliance.training.arguments import TrainingArguments
+from appliance.training.metrics import Metric
 from appliance.training.plan import TrainingPlan
 from appliance.training.source import PlanSource, plan_source
+from researcher_kit import coming_from
 from researcher_kit.aggregators import Aggregator, FedAverage
 from researcher_kit.early_stopping import EarlyStopping
 from researcher_kit.errors import ExperimentArgumentError
@@ -58,6 +60,12 @@ class Settings:
         self._schedules: dict[str, Steps | Exponential | Cosine] = {}
         self._early_stopping: EarlyStopping | None = None
 
+    def __getattr__(self, name: str) -> NoReturn:
+        """Say what to do instead where Fed-BioMed's users know a name that is not here."""
+        if remedy := coming_from.METHODS.get(name):
+            raise AttributeError(f"There is no '{name}' here. {remedy}")
+        raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'", name=name, obj=self)
+
     # Setters
 
     def set_name(self, name: str) -> None:
@@ -87,6 +95,10 @@ class Settings:
         self._choices = dict(datasets)
         self._datasets = {}
 
+    def set_training_data(self, datasets: Mapping[str, str]) -> None:
+        """See ``set_datasets``."""
+        self.set_datasets(datasets)
+
     def set_training_plan_class(self, plan: type[TrainingPlan]) -> None:
         """The training plan; its exact text is what hospitals approve."""
         is_plan = isinstance(plan, type) and issubclass(plan, TrainingPlan)
@@ -99,19 +111,27 @@ class Settings:
         _require(path.is_file(), "training_plan_file", str(path), "an existing file")
         self._set_plan(plan_source(path))
 
+    def set_training_plan_path(self, path: Path | str) -> None:
+        """See ``set_training_plan_file``."""
+        self.set_training_plan_file(path)
+
     def set_model_args(self, model_args: Mapping[str, Any]) -> None:
         """What the plan's ``init_model`` gets: JSON values."""
         self._model_args = _json("model_args", model_args)
         self._is_plan_new = True
 
-    def set_training_args(self, training_args: Mapping[str, Any]) -> None:
+    def set_training_args(self, training_args: Mapping[str, Any], reset: bool = True) -> None:
         """How to train in a round; ``TrainingArguments`` lists the names and what each may be.
+
+        Args:
+            training_args: The arguments.
+            reset: False to keep those that were set before and are not among these.
 
         Raises:
             ArgumentInvalidError: Names the argument, its value and what is allowed.
         """
         _require(isinstance(training_args, Mapping), "training_args", training_args, "a mapping")
-        self._set_arguments(dict(training_args))
+        self._set_arguments(({} if reset else self.training_args()) | dict(training_args))
 
     def set_round_limit(self, round_limit: int | None) -> None:
         """How many rounds the experiment has in all."""
@@ -199,6 +219,26 @@ class Settings:
         """How to train, as it was given."""
         return self._training_args.as_dict()
 
+    def test_ratio(self) -> float:
+        """The share of each dataset that is held out for tests."""
+        return self._training_args.test_ratio
+
+    def test_metric(self) -> Metric | None:
+        """The metric of tests."""
+        return self._training_args.test_metric
+
+    def test_metric_args(self) -> dict[str, JsonValue]:
+        """The metric's own arguments."""
+        return dict(self._training_args.test_metric_args)
+
+    def test_on_local_updates(self) -> bool:
+        """Whether each node tests after local training."""
+        return self._training_args.test_on_local_updates
+
+    def test_on_global_updates(self) -> bool:
+        """Whether each node tests the global parameters before local training."""
+        return self._training_args.test_on_global_updates
+
     def training_plan_text(self) -> str | None:
         """The exact text that hospitals approve."""
         return self._plan.text if self._plan else None
@@ -265,6 +305,7 @@ class Settings:
             part.max_length for part in PlanApproval.model_fields["source"].metadata if hasattr(part, "max_length")
         )
         size = len(plan.text)
+        coming_from.require_plan(plan.text)
         _require(size <= limit, "training plan", f"{size} characters", f"a text of up to {limit} characters")
         self._plan = plan
         self._is_plan_new = True
@@ -273,6 +314,7 @@ class Settings:
         self._set_arguments(self.training_args() | changes)
 
     def _set_arguments(self, arguments: dict[str, Any]) -> None:
+        coming_from.require_training_arguments(arguments)
         parsed = TrainingArguments.parse(arguments)
         _json("training_args", parsed.as_dict())
         self._training_args = parsed

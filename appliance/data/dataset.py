@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,11 +79,22 @@ class Dataset:
         parts = [self._encoded(name) for name in (self.columns if names is None else names)]
         return np.concatenate(parts, axis=1) if parts else np.empty((len(self), 0), np.float32)
 
+    def write_csv(self, file: TextIO) -> None:
+        """Write the columns as a table with commas and a line of names; a category by its level's name."""
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(self.columns)
+        writer.writerows(zip(*(self._cells(name) for name in self.columns), strict=True))
+
     def take(self, rows: NDArray[np.int64]) -> Dataset:
         """The rows at these positions, as a dataset."""
         values = {name: column[rows] for name, column in self.values.items()}
         groups = None if self.groups is None else self.groups[rows]
         return Dataset(self.plans, values, self.row_ids[rows], groups)
+
+    def _cells(self, name: str) -> list[Any]:
+        levels = self.plans[name].levels if self.plans[name].type is ColumnType.CATEGORY else None
+        values: list[Any] = self.column(name).tolist()
+        return values if levels is None else [levels[value] for value in values]
 
     def _encoded(self, name: str) -> NDArray[np.float32]:
         plan = self._plan(name)

@@ -7,7 +7,9 @@ plan may be built again for the next round; samples are kept while dataset and a
 from __future__ import annotations
 
 import math
+import os
 import re
+import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
@@ -140,6 +142,7 @@ class TrainingPlan(ABC):
         self._seed = 0
         self._threads = 1
         self._dataset: Dataset | None = None
+        self._dataset_file: str | None = None
         self._loaded: _Loaded | None = None
 
     # Hooks
@@ -197,6 +200,19 @@ class TrainingPlan(ABC):
             raise TrainingFailedError("The plan asked for its dataset before one was attached.")
         return self._dataset
 
+    @property
+    def dataset_path(self) -> str:
+        """A table with what ``self.dataset`` presents, and no more, for plans that read a file by themselves.
+
+        It is a CSV file in the plan's own scratch, with commas and a line of names; a category stands there by name.
+        """
+        if self._dataset_file is None:
+            dataset = self.dataset
+            descriptor, self._dataset_file = tempfile.mkstemp(suffix=".csv")
+            with os.fdopen(descriptor, "w", newline="") as file:
+                dataset.write_csv(file)
+        return self._dataset_file
+
     # The engine
 
     def build(
@@ -241,7 +257,7 @@ class TrainingPlan(ABC):
     def attach(self, dataset: Dataset) -> None:
         """Give the plan its dataset."""
         if dataset is not self._dataset:
-            self._loaded = None
+            self._loaded = self._dataset_file = None
         self._dataset = dataset
 
     @abstractmethod

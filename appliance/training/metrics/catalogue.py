@@ -21,6 +21,10 @@ class Metric(StrEnum):
     Classes: ACCURACY, BALANCED_ACCURACY, F1_SCORE, PRECISION, RECALL, SPECIFICITY, AUC, AVERAGE_PRECISION.
     Probabilities: BRIER, CALIBRATION_ERROR. Numbers: MSE, RMSE, MAE, R2, EXPLAINED_VARIANCE.
     Segmentations: DICE, IOU, HAUSDORFF. Survival: C_INDEX.
+
+    Example:
+        >>> Metric.named("mean_squared_error")
+        <Metric.MSE: 'MSE'>
     """
 
     ACCURACY = "ACCURACY"
@@ -36,6 +40,8 @@ class Metric(StrEnum):
     MSE = "MSE"
     RMSE = "RMSE"
     MAE = "MAE"
+    MEAN_SQUARE_ERROR = "MSE"  # and the next: other names of the two
+    MEAN_ABSOLUTE_ERROR = "MAE"
     R2 = "R2"
     EXPLAINED_VARIANCE = "EXPLAINED_VARIANCE"
     DICE = "DICE"
@@ -51,7 +57,7 @@ class Metric(StrEnum):
 
 
 _ALIASES = {
-    "MEAN_SQUARE_ERROR": "MSE", "MEAN_SQUARED_ERROR": "MSE", "MEAN_ABSOLUTE_ERROR": "MAE", "ROC_AUC": "AUC",
+    "MEAN_SQUARED_ERROR": "MSE", "ROC_AUC": "AUC",
     "ROOT_MEAN_SQUARED_ERROR": "RMSE", "CONCORDANCE": "C_INDEX", "SENSITIVITY": "RECALL", "JACCARD": "IOU",
     "PR_AUC": "AVERAGE_PRECISION", "ECE": "CALIBRATION_ERROR",
 }  # fmt: skip

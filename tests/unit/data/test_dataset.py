@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from appliance.data import DatasetInvalidError, concatenate, open_dataset, reader_for
+from appliance.data import DatasetInvalidError, LoadingPlan, concatenate, open_dataset, reader_for
 
 Table = Callable[[str | bytes], Path]
 
@@ -58,3 +59,16 @@ def test_the_catalogue_names_the_kinds_it_knows() -> None:
         reader_for("tabula")
 
     assert "Did you mean 'tabular'?" in caught.value.remedy
+
+
+def test_a_dataset_is_written_as_it_is_presented(table: Table, plan_of: Callable[..., LoadingPlan]) -> None:
+    """A plan that reads a file gets what the hospital presents: its names and codes, and no column more."""
+    columns = {
+        "age": {"source": "Alter", "type": "integer"},
+        "smoker": {"source": "R", "type": "boolean", "coding": {"ja": 1, "nein": 0}},
+        "stage": {"source": "S", "type": "category", "levels": ["I", "II, b"]},
+    }
+    file = table("Alter;R;S;name\n40;ja;I;Anna\n50;nein;II, b;Otto\n")
+    open_dataset(file, plan_of(columns, delimiter=";")).write_csv(written := StringIO())
+
+    assert written.getvalue() == 'age,smoker,stage\n40,True,I\n50,False,"II, b"\n'

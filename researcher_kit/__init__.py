@@ -20,6 +20,7 @@ from researcher_kit.aggregators import (
     Scaffold,
     TrimmedMean,
 )
+from researcher_kit.campaign import Campaign, cross_validate, sweep
 from researcher_kit.early_stopping import EarlyStopping
 from researcher_kit.experiment import Experiment
 from researcher_kit.federation import Federation
@@ -48,6 +49,7 @@ __all__ = [
     "AdaptiveQuorum",
     "Aggregator",
     "AllNodes",
+    "Campaign",
     "ConsensusADMM",
     "CoordinateMedian",
     "Cosine",
@@ -84,7 +86,9 @@ __all__ = [
     "Strategy",
     "TorchTrainingPlan",
     "TrimmedMean",
+    "cross_validate",
     "simulate",
+    "sweep",
 ]
 
 

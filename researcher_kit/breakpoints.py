@@ -31,6 +31,7 @@ from researcher_kit.spool import sync
 
 STATE_FILE, PARAMETERS_FILE, AGGREGATOR_FILE = "breakpoint.json", "parameters.safetensors", "aggregator.safetensors"
 BEST_FILE = "best.safetensors"
+VERSION = 1
 
 
 class _Part(BaseModel):
@@ -56,6 +57,10 @@ class SavedPart(_Part):
 
     name: str
     state: dict[str, JsonValue]
+
+
+class _Version(BaseModel):
+    version: int
 
 
 class Breakpoint(_Part):
@@ -176,6 +181,11 @@ def latest(experiments: Path) -> Path:
     return newest.parent.parent
 
 
+def is_begun(experiment: Path) -> bool:
+    """Whether an experiment's folder holds a breakpoint."""
+    return bool(_all(experiment))
+
+
 def delete(folder: Path) -> None:
     """Delete a breakpoint; one that is half gone is not taken for one."""
     (folder / STATE_FILE).unlink(missing_ok=True)
@@ -194,13 +204,20 @@ def _require_same(path: Path, sha256: str) -> None:
 
 def _read_state(path: Path) -> Breakpoint:
     try:
-        return Breakpoint.model_validate_json(path.read_bytes())
+        text = path.read_bytes()
+        version = _Version.model_validate_json(text).version
+        if version == VERSION:
+            return Breakpoint.model_validate_json(text)
     except OSError as error:
         raise BreakpointError(f"{path}: {error.strerror}.") from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
         raise BreakpointError(f"{path}: {where}: {first['msg']}.") from error
+    raise BreakpointError(
+        f"{path}: a breakpoint of version {version}; this release reads version {VERSION}.",
+        remedy="Load it with the release that saved it, or choose another breakpoint.",
+    )
 
 
 def _newest(experiment: Path) -> Path:

@@ -11,7 +11,7 @@ from researcher_kit.aggregators.base import require_number
 from researcher_kit.errors import ExperimentArgumentError
 from researcher_kit.history import History
 
-_LOWER_IS_BETTER = frozenset({"loss", "MSE", "MAE"})
+LOWER_IS_BETTER = frozenset({"loss", "MSE", "RMSE", "MAE", "BRIER", "CALIBRATION_ERROR", "HAUSDORFF"})
 
 
 class BestRound(BaseModel):
@@ -62,7 +62,7 @@ class EarlyStopping:
             raise ExperimentArgumentError(f"mode is {mode!r}; expected 'max' or 'min'.")
         self.metric, self.patience = metric, patience
         self.minimum_change = require_number("minimum_change", minimum_change, above=0, or_equal=True)
-        self.mode: Literal["max", "min"] = mode or ("min" if metric in _LOWER_IS_BETTER else "max")
+        self.mode: Literal["max", "min"] = mode or ("min" if metric in LOWER_IS_BETTER else "max")
 
     def __repr__(self) -> str:
         return (

@@ -35,6 +35,7 @@ class NodeFailure:
         rule: The node's policy rule that decided, if one did.
         plan_line: The number (from 1) of the line of the training plan that raised.
         plan_text: That line.
+        round: In which round.
         record: What the plan printed, with its traceback; of local nodes only, for hospitals keep it.
     """
 
@@ -46,6 +47,7 @@ class NodeFailure:
     plan_line: int | None = None
     plan_text: str = ""
     record: str = ""
+    round: int | None = None
 
     def __str__(self) -> str:
         parts = [f"{self.institution} ({self.node_id}): {self.message} [{self.code}]"]
@@ -59,6 +61,11 @@ class NodeFailure:
     def remedy(self) -> str:
         """What the reader can do."""
         return REMEDIES[self.code]
+
+
+def _in_round(failures: tuple[NodeFailure, ...]) -> str:
+    number = failures[0].round if failures else None
+    return "" if number is None else f"Round {number}: "
 
 
 class ExperimentArgumentError(FedWardError):
@@ -107,7 +114,7 @@ class NodeFailedError(FedWardError):
     def __init__(self, failures: tuple[NodeFailure, ...]) -> None:
         first = failures[0]
         others = "".join(f"\nAlso: {failure}" for failure in failures[1:])
-        super().__init__(f"{first}{others}", code=first.code, rule=first.rule)
+        super().__init__(f"{_in_round(failures)}{first}{others}", code=first.code, rule=first.rule)
         self.failures = failures
 
 
@@ -121,7 +128,7 @@ class QuorumMissedError(FedWardError):
     code = Code.QUORUM_MISSED
 
     def __init__(self, message: str, failures: tuple[NodeFailure, ...]) -> None:
-        super().__init__("\n".join([message, *(f"- {failure}" for failure in failures)]))
+        super().__init__(_in_round(failures) + "\n".join([message, *(f"- {failure}" for failure in failures)]))
         self.failures = failures
 
 

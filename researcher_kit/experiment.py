@@ -13,6 +13,7 @@ from __future__ import annotations
 import fcntl
 import secrets
 import tempfile
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
@@ -45,6 +46,7 @@ from appliance.training.source import PlanSource, load_plan
 from researcher_kit import breakpoints
 from researcher_kit.aggregators import AGGREGATORS, Aggregator, FedAverage, Setting
 from researcher_kit.coming_from import OTHER_NAMES, under_our_names
+from researcher_kit.divergence import LossWatch
 from researcher_kit.early_stopping import BestRound, EarlyStopping
 from researcher_kit.errors import (
     BreakpointError,
@@ -65,6 +67,8 @@ from researcher_kit.monitor import (
     LiveTable,
     NodesFound,
     Observer,
+    Paused,
+    Progress,
     RoundClosed,
     StepFinished,
     StoppedEarly,
@@ -178,6 +182,8 @@ class Experiment(Settings):
         self._rehearsed_on = data
         self._progress = progress
         self._observers: list[Observer] = []
+        self._losses = LossWatch()
+        self._is_pause_asked = threading.Event()
         self._inbox: Inbox | None = None  # while running
         self._last_evaluation: Evaluation | None = None
 
@@ -189,6 +195,17 @@ class Experiment(Settings):
 
     def __repr__(self) -> str:
         return f"Experiment({self._name or self.id!r}, round {self._round} of {self._round_limit or '?'})"
+
+    def check(self) -> None:
+        """Look at everything that can be looked at before a node is asked; ``run`` does it as well.
+
+        Raises:
+            ExperimentArgumentError: Something is missing, or does not go together.
+            PlanInvalidError: The plan's text does not load, or its model cannot be built.
+            ArgumentInvalidError: An argument that this plan does not take.
+        """
+        self._require_complete()
+        self._build_plan()
 
     def close(self) -> None:
         """End the connection, if it is the experiment's own."""
@@ -272,7 +289,7 @@ class Experiment(Settings):
             increase: Raise the round limit if ``rounds`` goes beyond it.
 
         Returns:
-            How many rounds were run: 0 when the limit is reached already, and fewer after early stopping.
+            How many rounds were run: 0 when the limit is reached already, fewer after early stopping or ``pause``.
 
         Raises:
             ExperimentArgumentError: Something is missing or wrong.
@@ -284,9 +301,10 @@ class Experiment(Settings):
         """
         count = self._count_rounds(rounds, increase)
         if count:
+            self._is_pause_asked.clear()
             with self._running() as (inbox, _):
                 for done in range(count):
-                    if self._is_over():
+                    if self._is_over() or self._is_paused():
                         return done
                     self._run_round(inbox)
                 self._is_over()
@@ -298,6 +316,20 @@ class Experiment(Settings):
             return False
         self._emit(StoppedEarly(self._round, best))
         return True
+
+    def _is_paused(self) -> bool:
+        if not self._is_pause_asked.is_set():
+            return False
+        assert self._parameters is not None
+        self._emit(Paused(self._round, self._parameters.parent))
+        return True
+
+    def pause(self) -> None:
+        """Let ``run`` return behind the round that is under way; from any thread, or from an observer.
+
+        Nothing is lost: the breakpoint is there, arguments may be set anew, and ``run()`` goes on.
+        """
+        self._is_pause_asked.set()
 
     def run_once(self, increase: bool = False, test_after: bool = False) -> int:
         """Run one round; see ``run``.
@@ -340,10 +372,13 @@ class Experiment(Settings):
             ExperimentArgumentError: Nothing is held out to test on, or something is missing.
             NodeFailedError: No node gave an answer.
         """
-        arguments = self.training_args() | ({} if test_ratio is None else {"test_ratio": test_ratio})
-        if not TrainingArguments.parse(arguments).test_ratio:
+        arguments = self.training_args()
+        if test_ratio is not None:
+            arguments |= {"test_ratio": test_ratio, "folds": None, "fold": None}
+        if not TrainingArguments.parse(arguments).held_out:
             raise ExperimentArgumentError(
-                "Nothing is held out to test on.", remedy="Set the training argument test_ratio, or pass test_ratio=."
+                "Nothing is held out to test on.",
+                remedy="Set the training argument test_ratio, or folds and fold, or pass test_ratio=.",
             )
         if best:
             self.best_parameters()
@@ -543,6 +578,32 @@ class Experiment(Settings):
 
     # Breakpoints
 
+    @classmethod
+    def resume(cls, folder: Path | str, **arguments: Any) -> Experiment:
+        """The experiment of a folder: as its last breakpoint has it, or a new one that keeps its breakpoints there.
+
+        A script with this line and ``run()`` may be ended and started again at any moment. What the breakpoint says
+        wins over the arguments; only the connection, ``progress``, and an aggregator or a strategy of your own are
+        taken from these.
+
+        Args:
+            folder: The experiment's folder.
+            arguments: See ``Experiment``.
+
+        Raises:
+            BreakpointError: What lies there is not whole, or of another version.
+            FedWardError: See ``Experiment``.
+
+        Example:
+            >>> experiment = Experiment.resume("/nothing/here/yet", tags=["prostate"], round_limit=20)
+            >>> experiment.round_current()
+            0
+        """
+        if not breakpoints.is_begun(Path(folder).expanduser()):
+            return cls(experimentation_folder=folder, **arguments)
+        names = ("federation", "aggregator", "strategy", "progress")
+        return cls.load_breakpoint(folder, **{name: arguments[name] for name in names if name in arguments})
+
     def breakpoint(self) -> Path:
         """Save a breakpoint that stays, and return its folder. Between rounds there is always one already."""
         folder = self._save(self._require_parameters())
@@ -672,7 +733,7 @@ class Experiment(Settings):
         self._aggregator.prepare(self._setting(number))
         book = RoundBook(self.federation.store, self.id)
         round_ = Round(
-            self._terms(number), federation=self.federation, book=book, inbox=inbox, spool=spool, emit=self._emit
+            self._terms(number), federation=self.federation, book=book, inbox=inbox, spool=spool, emit=self._hear
         )
         obsolete, self._upload_to_delete = self._upload_to_delete, None
         before = (self._history, self._round)
@@ -750,6 +811,14 @@ class Experiment(Settings):
             )
         return rounds
 
+    def _hear(self, event: Event) -> None:
+        """Hand on what happened in a round, and say so when a node's loss has grown in it."""
+        self._emit(event)
+        if isinstance(event, Progress) and event.iteration == event.iterations and "loss" in event.values:
+            grown = self._losses.hear(event.round, event.node_id, event.values["loss"])
+            if grown is not None:
+                self._emit(grown)
+
     def _emit(self, event: Event) -> None:
         for observer in self._observers:
             try:
@@ -776,11 +845,11 @@ class Experiment(Settings):
 
     def _require_complete(self) -> None:
         if self._early_stopping and not (
-            self._training_args.test_on_global_updates and self._training_args.test_ratio > 0
+            self._training_args.test_on_global_updates and self._training_args.held_out > 0
         ):
             raise ExperimentArgumentError(
                 "Early stopping needs tests of the global parameters.",
-                remedy="Set the training arguments test_ratio, above 0, and test_on_global_updates.",
+                remedy="Set the training arguments test_ratio, above 0, or folds and fold; and test_on_global_updates.",
             )
         if missing := self._missing():
             raise ExperimentArgumentError(

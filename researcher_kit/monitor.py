@@ -24,6 +24,7 @@ from rich.table import Table
 from rich.text import Text
 
 from appliance.protocol.rounds import ResearcherStep
+from researcher_kit.divergence import LossGrew
 from researcher_kit.early_stopping import BestRound
 from researcher_kit.errors import NodeFailure
 from researcher_kit.history import NodeRecord, RoundRecord
@@ -135,6 +136,14 @@ class Interrupted:
     folder: Path
 
 
+@dataclass(frozen=True)
+class Paused:
+    """``pause`` was called: the run ended behind this round; it resumes from this folder."""
+
+    round: int
+    folder: Path
+
+
 Event = (
     NodesFound
     | RoundStarted
@@ -147,6 +156,8 @@ Event = (
     | StepFinished
     | RoundClosed
     | StoppedEarly
+    | LossGrew
+    | Paused
     | Interrupted
 )
 Observer = Callable[[Event], None]
@@ -215,6 +226,10 @@ class LiveTable:
                     f"Stopped after round {event.round}: nothing better than {best.metric}={best.value:.4g}, "
                     f"after round {best.round}"
                 )
+            case LossGrew():
+                self._closed.append(str(event))
+            case Paused():
+                self._closed.append(f"Paused after round {event.round}; run() goes on")
             case Interrupted():
                 self._closed.append(f"Interrupted in round {event.round}; resume from {event.folder}")
             case _:

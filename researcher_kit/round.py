@@ -487,7 +487,8 @@ class Round:
     ) -> NodeFailure:
         lines = self._terms.plan.text.splitlines()
         text = lines[line - 1].strip() if line and line <= len(lines) else ""
-        return NodeFailure(node_id, self._federation.institution(node_id), code, message, rule, line, text)
+        institution = self._federation.institution(node_id)
+        return NodeFailure(node_id, institution, code, message, rule, line, text, round=self._terms.round)
 
     # Aggregating
 

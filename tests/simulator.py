@@ -298,6 +298,7 @@ class SimulatedNode:
         trained: The jti of each Train that it worked on.
         scores: What its test of the global parameters says in each round, by metric.
         learning_rates: As in its replies.
+        loss: Of the last update of each round.
         sent: The aggregator's tensors of its last round.
         kept: The files of the model that it got last.
     """
@@ -316,6 +317,7 @@ class SimulatedNode:
     stopped: list[str] = field(default_factory=list)
     scores: Callable[[int], dict[str, float]] | None = None
     learning_rates: float | None = None
+    loss: Callable[[int], float] = lambda _round: 0.4
     sent: Arrays = field(default_factory=dict)
     takes_no_models: bool = False
     kept: dict[str, bytes] = field(default_factory=dict)
@@ -433,7 +435,7 @@ class SimulatedNode:
                 metrics=(Metrics(stage="global", samples=20, values=self.scores(train.round)),) if self.scores else (),
                 learning_rates=self.learning_rates,
                 timing=Timing(train_s=0.01),
-                reached=Reached(iteration=2, iterations=2, epoch=1, values={"loss": 0.4}),
+                reached=Reached(iteration=2, iterations=2, epoch=1, values={"loss": self.loss(train.round)}),
             )
 
     def _keep(self, release: Release) -> Body:

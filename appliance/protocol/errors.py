@@ -65,6 +65,7 @@ class Code(StrEnum):
     ROUND_INTERRUPTED = "ROUND_INTERRUPTED"
     QUORUM_MISSED = "QUORUM_MISSED"
     TRAINING_FAILED = "TRAINING_FAILED"
+    TRAINING_DIVERGED = "TRAINING_DIVERGED"
     RUNNER_UNAVAILABLE = "RUNNER_UNAVAILABLE"
     RUNNER_LIMIT = "RUNNER_LIMIT"
     SANDBOX_INCOMPLETE = "SANDBOX_INCOMPLETE"
@@ -139,6 +140,7 @@ REMEDIES: dict[Code, str] = {
     Code.ROUND_INTERRUPTED: "Run the round again: the node restarted while it trained.",
     Code.QUORUM_MISSED: "Wait for the missing nodes, or choose a strategy that needs fewer.",
     Code.TRAINING_FAILED: "Look at the plan's line named; the hospital can release the full record to you.",
+    Code.TRAINING_DIVERGED: "Lower the learning rate, go back to an earlier breakpoint, or look for extreme values.",
     Code.RUNNER_UNAVAILABLE: "The hospital starts the runner: 'fedward node start'.",
     Code.RUNNER_LIMIT: "Use less memory, disk or processes, or ask the hospital for a higher limit.",
     Code.SANDBOX_INCOMPLETE: "Do what 'fedward doctor' says on the node's machine, or let policy accept less.",

@@ -79,6 +79,7 @@ def parse_from_child(payload: bytes) -> FromChild:
 
 _WORDS: dict[Code, str] = {
     Code.TRAINING_FAILED: "The training plan failed{exception}.",
+    Code.TRAINING_DIVERGED: "The loss is not finite any more.",
     Code.PLAN_INVALID: "The training plan's text does not load{exception}.",
     Code.ARGUMENT_INVALID: "A training or model argument is not valid for this plan{exception}.",
     Code.DATASET_INVALID: "The dataset cannot be read as its loading plan says; the hospital's record says where.",

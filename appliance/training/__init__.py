@@ -18,7 +18,7 @@ from appliance.training.errors import (
 from appliance.training.metrics import Metric, evaluate
 from appliance.training.plan import TestOutcome, TrainingPlan, TrainingProgress, TrainOutcome
 from appliance.training.source import PlanSource, describe, load_plan, plan_line, plan_source
-from appliance.training.split import derive_seed, split_indices
+from appliance.training.split import derive_seed, fold_indices, split_indices
 
 if TYPE_CHECKING:
     from appliance.training.sklearn_named import (
@@ -65,6 +65,7 @@ __all__ = [
     "derive_seed",
     "describe",
     "evaluate",
+    "fold_indices",
     "load_plan",
     "plan_line",
     "plan_source",

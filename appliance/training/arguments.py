@@ -59,6 +59,12 @@ class TrainingArguments(BaseModel):
     fedprox_mu: Annotated[Finite, Field(ge=0)] | None = Field(default=None, description="a number from 0")
     log_interval: Positive = Field(default=10, description="a whole number from 1")
     test_ratio: Annotated[Finite, Field(ge=0, le=1)] = Field(default=0.0, description="a number from 0 to 1")
+    folds: Annotated[int, Field(ge=2, le=100)] | None = Field(
+        default=None, description="a whole number from 2 to 100 (parts of each dataset for cross-validation)"
+    )
+    fold: Annotated[int, Field(ge=0)] | None = Field(
+        default=None, description="a whole number from 0 below folds (the part that is held out)"
+    )
     test_batch_size: Positive | None = Field(
         default=None, description="a whole number from 1, or null for all held-out samples at once"
     )
@@ -83,6 +89,13 @@ class TrainingArguments(BaseModel):
             direct, in_loader = getattr(self, name), getattr(self.loader_args, name)
             if direct is not None and in_loader is not None and direct != in_loader:
                 raise ValueError(f"'{name}' is {direct}, and {in_loader} in loader_args; give it once")
+        if (self.folds is None) != (self.fold is None):
+            raise ValueError("'folds' and 'fold' go together: how many parts, and which one is held out")
+        if self.folds is not None and self.fold is not None:
+            if self.fold >= self.folds:
+                raise ValueError(f"'fold' is {self.fold}; the last of {self.folds} folds is {self.folds - 1}")
+            if self.test_ratio:
+                raise ValueError("'test_ratio' does not go with 'folds': the fold is what is held out")
         return self
 
     @classmethod
@@ -105,6 +118,11 @@ class TrainingArguments(BaseModel):
         """Whether to shuffle: by the arguments, else by the plan's DataManager, else yes."""
         said = (self.shuffle, self.loader_args.shuffle, default)
         return next((choice for choice in said if choice is not None), True)
+
+    @property
+    def held_out(self) -> float:
+        """The share of each dataset that is held out for tests, from 0 to 1."""
+        return 1 / self.folds if self.folds else self.test_ratio
 
     @property
     def split_seed(self) -> int:

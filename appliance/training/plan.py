@@ -34,7 +34,7 @@ from appliance.training.errors import (
 )
 from appliance.training.loader_workers import read_ahead
 from appliance.training.metrics import evaluate
-from appliance.training.split import Indices, derive_seed, split_indices
+from appliance.training.split import Indices, derive_seed, fold_indices, split_indices
 
 Array = NDArray[Any]
 Arrays = dict[str, Array]
@@ -405,12 +405,14 @@ class TrainingPlan(ABC):
                 if not isinstance(manager, DataManager):
                     raise PlanInvalidError("training_data must return a DataManager.")
                 samples = self._read_samples(manager)
-            arguments = self._arguments
-            train, test = split_indices(
-                len(manager), arguments.test_ratio, arguments.split_seed, groups=self._groups(manager)
-            )
-            self._loaded = _Loaded(manager, samples, train, test)
+            self._loaded = _Loaded(manager, samples, *self._split_of(manager))
         return self._loaded
+
+    def _split_of(self, manager: DataManager) -> tuple[Indices, Indices]:
+        arguments, groups, count = self._arguments, self._groups(manager), len(manager)
+        if arguments.folds is None or arguments.fold is None:
+            return split_indices(count, arguments.test_ratio, arguments.split_seed, groups=groups)
+        return fold_indices(count, arguments.folds, arguments.fold, arguments.split_seed, groups=groups)
 
     def _groups(self, manager: DataManager) -> Any:
         if manager.groups is not None:
@@ -478,7 +480,7 @@ class TrainingPlan(ABC):
 def _progress(batch: _Batch, loss: float) -> TrainingProgress:
     if not math.isfinite(loss):
         message = f"The loss is not finite at update {batch.iteration} of {batch.iterations}."
-        raise TrainingFailedError(message, remedy="Lower the learning rate, or look for extreme values in the data.")
+        raise TrainingFailedError(message, code=Code.TRAINING_DIVERGED)
     return TrainingProgress(batch.iteration, batch.iterations, batch.epoch, {"loss": loss})
 
 

@@ -32,16 +32,45 @@ def split_indices(
     Returns:
         The positions of training and of held-out samples, each ascending; together all of ``0 .. n-1``.
     """
-    wanted = int(n * test_ratio + 0.5)
+    return _cut(n, 0, int(n * test_ratio + 0.5), seed, groups)
+
+
+def fold_indices(
+    n: int, folds: int, fold: int, seed: int, *, groups: Sequence[int] | Indices | None = None
+) -> tuple[Indices, Indices]:
+    """Split samples for cross-validation: in the same order of hashes, one of ``folds`` even parts is held out.
+
+    Each sample is held out in exactly one fold, and so is each patient.
+
+    Args:
+        n: How many samples there are.
+        folds: How many parts, from 2.
+        fold: Which one is held out, from 0.
+        seed: Another seed gives other parts.
+        groups: As for ``split_indices``.
+
+    Returns:
+        As ``split_indices``.
+
+    Example:
+        >>> sorted(int(held) for fold in range(3) for held in fold_indices(7, 3, fold, seed=1)[1])
+        [0, 1, 2, 3, 4, 5, 6]
+    """
+    first, last = (int(n * part / folds + 0.5) for part in (fold, fold + 1))
+    return _cut(n, first, last, seed, groups)
+
+
+def _cut(n: int, first: int, last: int, seed: int, groups: Sequence[int] | Indices | None) -> tuple[Indices, Indices]:
+    """Hold out the groups that begin between two places of the order."""
     labels = np.arange(n, dtype=np.int64) if groups is None else np.asarray(groups, np.int64)
     if len(labels) != n:
         raise ValueError(f"{len(labels)} groups for {n} samples")
     members, place, sizes = np.unique(labels, return_inverse=True, return_counts=True)
     order = sorted(range(len(members)), key=lambda position: _digest("split", seed, int(members[position])))
-    # How many samples are held out before each group's turn comes.
+    # How many samples come before each group's turn.
     before = np.cumsum([0, *sizes[order]])[:-1]
     held_out = np.zeros(len(members), np.bool_)
-    held_out[np.array(order, np.int64)[before < wanted]] = True
+    held_out[np.array(order, np.int64)[(before >= first) & (before < last)]] = True
     is_test = held_out[place]
     return np.flatnonzero(~is_test), np.flatnonzero(is_test)
 

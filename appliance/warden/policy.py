@@ -250,7 +250,8 @@ class Policy:
         if request.parameters.size_bytes > sealed_size(largest.value):
             raise PolicyRefusedError("The parameters are larger than this node takes.", rule=str(largest))
         # Held-out records do not count; how many there were in the end is looked at again after training.
-        test_ratio = request.training_args.get("test_ratio", 0)
+        folds = request.training_args.get("folds")
+        test_ratio = 1 / folds if type(folds) is int and folds > 1 else request.training_args.get("test_ratio", 0)
         if not (request.train and isinstance(test_ratio, int | float) and 0 <= test_ratio <= 1):
             test_ratio = 0
         self.require_samples(rows - math.floor(rows * test_ratio))

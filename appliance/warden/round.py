@@ -91,6 +91,7 @@ _log = structlog.get_logger(__name__)
 _PUBLIC = {
     Code.PLAN_INVALID: "The plan's text could not be used.",
     Code.TRAINING_FAILED: "The plan failed while it ran.",
+    Code.TRAINING_DIVERGED: "The loss is not finite any more.",
     Code.ARGUMENT_INVALID: "The plan or its arguments do not fit this node's release.",
     Code.DATASET_CHANGED: "The dataset's files have changed since they were registered.",
     Code.DATASET_INVALID: "The dataset cannot be read; the hospital's record says where.",

@@ -12,6 +12,7 @@ import io
 import itertools
 import os
 import queue
+import re
 import sys
 import threading
 import time
@@ -46,6 +47,7 @@ from appliance.protocol.messages import (
     PlanStatus,
     Pong,
     Receipt,
+    Release,
     Scalar,
     SealedFile,
     Search,
@@ -59,12 +61,15 @@ from appliance.protocol.register import Register
 from appliance.protocol.sealing import open_key, read_chunks, seal, seal_key, sealed_size, unseal
 from appliance.protocol.topics import Topic, parse_topic
 from appliance.training.arguments import TrainingArguments
+from appliance.training.metrics import Metric
 from appliance.transport.mqtt import Arrived
 from researcher_kit.local.runner import LocalRunner
 from researcher_kit.local.wire import LocalFiles
 
 _LIMITS = Limits(seconds=24 * 3600.0, memory_bytes=16 << 30, file_bytes=8 << 30)
-_DIGITS = 6
+# As a hospital's egress guard has it.
+_DIGITS, _MOST_VALUES = 6, 16
+_ENGINE_NAMES = frozenset({"loss", "custom", *Metric})
 _STOP_AGAIN_S = 0.2
 _log = structlog.get_logger(__name__)
 
@@ -224,14 +229,19 @@ class LocalNodes:
                 return Datasets(datasets=node.found_by(tags))
             case ListDatasets():
                 return Datasets(datasets=(node.info,))
-            case PlanStatus(sha256=sha256):
-                is_here = self._plan(sha256).exists()
-                return PlanStanding(sha256=sha256, state=PlanState.NOT_REQUIRED if is_here else PlanState.UNKNOWN)
-            case PlanApproval(sha256=sha256, source=source):
-                if not self._plan(sha256).exists():
-                    replace_file(self._plan(sha256), source)
-                return PlanStanding(sha256=sha256, state=PlanState.NOT_REQUIRED)
+            case PlanStatus() | PlanApproval():
+                return self._standing(body)
+            case Release(experiment_id=experiment_id):
+                message = "A local node has no staff to release a model to."
+                return ErrorReply(code=Code.POLICY_REFUSED, message=message, experiment_id=experiment_id)
         return None
+
+    def _standing(self, body: PlanStatus | PlanApproval) -> PlanStanding:
+        path = self._plan(body.sha256)
+        if isinstance(body, PlanApproval) and not path.exists():
+            replace_file(path, body.source)
+        state = PlanState.NOT_REQUIRED if path.exists() else PlanState.UNKNOWN
+        return PlanStanding(sha256=body.sha256, state=state)
 
     def _take_train(self, node_id: str, envelope: Envelope) -> None:
         with self._lock:
@@ -356,7 +366,7 @@ class LocalNodes:
             self._records[request.node_id] = result.reply.record
             if result.kept_fd is not None:
                 self._kept.keep(request.owner, train.round, result.kept_fd)
-            return self._reply(request, result, times)
+            return self._reply(request, result, times, job.plan_source)
 
     def _job(self, request: _Request, node: LocalNode) -> TrainJob:
         train = request.train
@@ -409,7 +419,7 @@ class LocalNodes:
         body = Scalar(experiment_id=train.experiment_id, round=train.round, **reached)
         self._send(request.node_id, request.envelope.sender, body, request.envelope.jti)
 
-    def _reply(self, request: _Request, result: TrainedResult, times: Mapping[str, float]) -> TrainReply:
+    def _reply(self, request: _Request, result: TrainedResult, times: Mapping[str, float], plan: str) -> TrainReply:
         train, trained = request.train, result.reply
         reached = trained.reached
         began = time.monotonic()
@@ -422,7 +432,7 @@ class LocalNodes:
             update=update,
             sample_count=trained.sample_count,
             metrics=tuple(
-                Metrics(stage=found.stage, samples=found.samples, values=_rounded(found.values))
+                Metrics(stage=found.stage, samples=found.samples, values=_permitted(found.values, plan))
                 for found in trained.metrics
             ),
             timing=Timing(**times, **trained.timing.model_dump(), check_s=check_s),
@@ -476,6 +486,18 @@ class LocalNodes:
 def _seat(experiment_id: str, node_id: str) -> str:
     """The runner keeps one process for each experiment, and here for each node of it."""
     return hashlib.sha256(f"{experiment_id}/{node_id}".encode()).hexdigest()[:32]
+
+
+def _permitted(values: Mapping[str, float], plan: str) -> dict[str, float]:
+    """What a test returned, as it may leave a hospital; raises FedWardError for what may not."""
+    if len(values) > _MOST_VALUES:
+        message = f"A test returned {len(values)} numbers; at most {_MOST_VALUES} may leave a hospital."
+        raise FedWardError(message, code=Code.UPDATE_REFUSED)
+    for name in values:
+        if name not in _ENGINE_NAMES and not re.search(rf"(?<![\w.-]){re.escape(name)}(?![\w.-])", plan):
+            message = f"The metric '{name}' is no word of the plan's text, and so no hospital would let it leave."
+            raise FedWardError(message, code=Code.UPDATE_REFUSED)
+    return _rounded(values)
 
 
 def _rounded(values: Mapping[str, float]) -> dict[str, float]:

@@ -95,6 +95,16 @@ def test_what_the_sandbox_denies_is_denied_here(
     assert "PermissionError" in str(caught.value)
 
 
+def test_a_metric_that_no_hospital_would_send_is_refused(local: LocalFederation, tmp_path: Path) -> None:
+    """A name made up while the plan runs could be a patient's; better learnt here than after the approvals."""
+    test = "\n    def testing_step(self, data, target):\n        return {'patient-' + str(7): 1.0}\n"
+    run = experiment(local, tmp_path, PLAN + test, training_args={"test_ratio": 0.2, "test_on_global_updates": True})
+
+    with pytest.raises(NodeFailedError, match="'patient-7' is no word of the plan's text") as caught:
+        run.run()
+    assert caught.value.code is Code.UPDATE_REFUSED
+
+
 def test_an_experiment_can_be_stopped(local: LocalFederation, tmp_path: Path) -> None:
     """Whoever sees a mistake does not wait for its end; the federation serves the next experiment."""
     slow = experiment(local, tmp_path, plan_with("time.sleep(60)", "import time"))

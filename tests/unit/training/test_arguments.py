@@ -27,6 +27,10 @@ from appliance.training import ArgumentInvalidError, TrainingArguments
         ({"loader_args": 3}, "'loader_args' is 3; allowed: a mapping"),
         ({"batch_size": 8, "loader_args": {"batch_size": 9}}, "'batch_size' is 8, and 9 in loader_args"),
         ({"random_seed": 2**63}, "'random_seed'"),
+        ({"folds": 1, "fold": 0}, "'folds' is 1; allowed: a whole number from 2 to 100"),
+        ({"folds": 5}, "'folds' and 'fold' go together"),
+        ({"folds": 5, "fold": 5}, "'fold' is 5; the last of 5 folds is 4"),
+        ({"folds": 5, "fold": 0, "test_ratio": 0.2}, "'test_ratio' does not go with 'folds'"),
     ],
 )
 def test_a_wrong_argument_is_named_with_what_is_allowed(arguments: dict[str, Any], reason: str) -> None:

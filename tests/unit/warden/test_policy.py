@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -290,6 +291,14 @@ def test_held_out_records_do_not_count_towards_the_minimum(
         with pytest.raises(PolicyRefusedError) as refusal:
             rules.require_terms(request, rows)
         assert refusal.value.code is Code.TOO_FEW_SAMPLES
+
+
+@pytest.mark.parametrize(("rows", "is_enough"), [(25, True), (23, False)])
+def test_a_fold_that_is_held_out_does_not_count_either(node: Node, floor: Path, rows: int, is_enough: bool) -> None:
+    """Cross-validation holds out as a test_ratio does."""
+    request = node.train("d", training_args={"folds": 5, "fold": 4})
+    with nullcontext() if is_enough else pytest.raises(PolicyRefusedError):
+        policy(node, floor).require_terms(request, rows)
 
 
 @pytest.mark.parametrize("test_ratio", [-1, 2, math.nan, "0.5", None, [], 10**400])

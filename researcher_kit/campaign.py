@@ -237,20 +237,20 @@ class Campaign:
 
     def results(self) -> Table:
         """A line for each point, with every metric's mean and standard deviation over its folds and seeds."""
-        points = self._points()
-        names = self._metric_names()
+        points, names = self._points(), self._metric_names()
         by_name = {name: self.summaries(name) for name in names}
-        best = self._best_place(self.summaries(self.metric or names[0])) if names else None
+        columns = (*self._grid, "runs", *names)
         rows = []
         for place, point in enumerate(points):
             over = [result for run in self._of(point) if (result := self._result(run))]
             state = f"{sum(not result.error for result in over)} of {len(self._of(point))}"
-            cells = [str(by_name[name][place]) for name in names]
-            rows.append(
-                (*(word for _, word in point), state, *cells, "best" if place == best and len(points) > 1 else "")
-            )
+            rows.append((*(word for _, word in point), state, *(str(by_name[name][place]) for name in names)))
+        if len(points) > 1:
+            best = self._best_place(by_name[self.metric or names[0]]) if names else None
+            columns = (*columns, "")
+            rows = [(*row, "best" if place == best else "") for place, row in enumerate(rows)]
         title = f"Campaign in {self.folder.name}: {len(self._done())} of {len(self.runs)} runs are over"
-        return Table(title, (*self._grid, "runs", *names, ""), tuple(rows))
+        return Table(title, columns, tuple(rows))
 
     def table(self) -> Table:
         """A line for each run."""

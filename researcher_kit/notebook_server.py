@@ -10,7 +10,7 @@ from jupyter_server.auth.identity import IdentityProvider, User
 from jupyter_server.serverapp import ServerApp
 from traitlets.config import Config
 
-from researcher_kit.notebooks import KitConfig, OneTimeLink
+from researcher_kit.notebooks import KitConfig, OneTimeLink, place_tutorials
 
 
 class LinkIdentity(IdentityProvider):  # type: ignore[misc] # the library is in the kit's image alone
@@ -57,6 +57,7 @@ def serve(home: Path, settings: KitConfig, tls: ssl.SSLContext) -> None:
     NotebookServer.tls = tls
     notebooks = home / "notebooks"
     notebooks.mkdir(mode=0o700, exist_ok=True)
+    place_tutorials(notebooks)
     config = Config()
     config.ServerApp.update(
         ip=settings.host, port=settings.port, port_retries=0, root_dir=str(notebooks), open_browser=False,

@@ -1,11 +1,11 @@
-"""The notebook service's settings and its one-time links.
+"""The notebook service's settings, its one-time links, and the tutorials.
 
 HOME/
 kit.toml          the settings; each key overridable as FEDWARD_KIT__KEY
 kit/link.json     the SHA-256 of the one-time link that opens next, and when it ends (0600)
 kit/tls/          the certificate that the service makes for itself
 kit/cookies       what sessions are signed with (0600)
-notebooks/        what the researcher writes
+notebooks/        what the researcher writes; in tutorials/ the release's tutorials
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from appliance.protocol.files import replace_file
 from appliance.protocol.settings import ComponentSettings, read_settings
 
 LINK_FILE = "kit/link.json"
+TUTORIALS = Path(__file__).with_name("tutorials")
+_PLACED = ".placed.json"  # the SHA-256 of each tutorial as it was put there
 
 
 class KitConfig(ComponentSettings):
@@ -89,5 +91,21 @@ class OneTimeLink:
         return True
 
 
-def _digest(token: str) -> str:
-    return hashlib.sha256(token.encode()).hexdigest()
+def place_tutorials(notebooks: Path) -> None:
+    """Put this release's tutorials into ``tutorials`` there; one that the researcher changed stays as it is."""
+    folder = notebooks / "tutorials"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        placed = dict(json.loads((folder / _PLACED).read_text()))
+    except (FileNotFoundError, ValueError):
+        placed = {}
+    for tutorial in sorted(TUTORIALS.glob("*.ipynb")):
+        text, mine = tutorial.read_text(), folder / tutorial.name
+        if not mine.exists() or _digest(mine.read_text(errors="replace")) == placed.get(mine.name):
+            replace_file(mine, text)
+            placed[mine.name] = _digest(text)
+    replace_file(folder / _PLACED, json.dumps(placed, indent=1))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""The one-time link that opens the notebooks."""
+"""The one-time link that opens the notebooks, and the tutorials that lie there."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from appliance.protocol.errors import ConfigurationError
-from researcher_kit.notebooks import LINK_FILE, OneTimeLink, read_config
+from researcher_kit import notebooks
+from researcher_kit.notebooks import LINK_FILE, TUTORIALS, OneTimeLink, place_tutorials, read_config
 
 
 def test_a_link_opens_once(tmp_path: Path) -> None:
@@ -47,3 +48,30 @@ def test_a_misspelt_setting_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(ConfigurationError, match=r"kit\.toml: prot"):
         read_config(tmp_path)
+
+
+def test_the_tutorials_lie_among_the_notebooks(tmp_path: Path) -> None:
+    """The first that a researcher sees; each has its words beside its code."""
+    place_tutorials(tmp_path)
+    found = sorted(file.name for file in (tmp_path / "tutorials").glob("*.ipynb"))
+
+    assert found == sorted(file.name for file in TUTORIALS.glob("*.ipynb"))
+    assert found[0] == "01-first-experiment.ipynb"
+
+
+def test_a_tutorial_that_was_changed_stays_and_the_others_are_renewed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An upgrade brings new ones, and takes nobody's work."""
+    release = tmp_path / "release"
+    release.mkdir()
+    monkeypatch.setattr(notebooks, "TUTORIALS", release)
+    for name in ("a.ipynb", "b.ipynb"):
+        (release / name).write_text("old")
+    place_tutorials(tmp_path)
+    (tmp_path / "tutorials/a.ipynb").write_text("mine")
+    for name in ("a.ipynb", "b.ipynb"):
+        (release / name).write_text("new")
+    place_tutorials(tmp_path)
+
+    assert [(tmp_path / "tutorials" / name).read_text() for name in ("a.ipynb", "b.ipynb")] == ["mine", "new"]

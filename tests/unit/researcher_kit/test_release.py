@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from appliance.protocol.messages import CARD_FILE, CARD_TEXT, MODEL_FILE
-from researcher_kit import Experiment
+from researcher_kit import Experiment, LocalFederation
 from researcher_kit.errors import ExperimentArgumentError
 from tests.simulator import Consortium
 
@@ -78,3 +78,12 @@ def test_nothing_is_released_before_a_round_or_to_nobody(make: Make) -> None:
         experiment.release("risk", nodes=[])
     with pytest.raises(ExperimentArgumentError, match="129 characters"):
         experiment.release("x" * 129)
+
+
+def test_a_rehearsal_has_nobody_to_send_a_model_to(make: Make) -> None:
+    """Said at once: its nodes have no staff, and would never answer."""
+    experiment = make()
+    experiment.run()
+    experiment._federation = object.__new__(LocalFederation)
+    with pytest.raises(ExperimentArgumentError, match="no hospitals"):
+        experiment.release("risk")

@@ -233,7 +233,7 @@ def _dataset_page(dataset_id: str, error: FedWardError | None = None) -> str:
 def _researchers() -> list[str]:
     """Who could be permitted: the active researchers of the register; nobody while that cannot be read."""
     try:
-        return [member.id for member in register().with_role(Role.RESEARCHER, Role.FEDERATOR)]
+        return [member.id for member in register().with_role(Role.RESEARCHER)]
     except FedWardError:
         return []
 

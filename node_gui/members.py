@@ -11,9 +11,9 @@ from node_gui.context import member, register
 
 blueprint = Blueprint("members", __name__, url_prefix="/members")
 GROUPS = (
-    (_("Researchers"), frozenset({Role.RESEARCHER, Role.FEDERATOR})),
+    (_("Researchers"), frozenset({Role.RESEARCHER})),
     (_("Hospitals"), frozenset({Role.NODE})),
-    (_("Consortium's services"), frozenset({Role.NETWORK, Role.OPERATOR})),
+    (_("Consortium's services"), frozenset({Role.NETWORK, Role.FEDERATOR, Role.OPERATOR})),
 )
 STATES = {
     MemberState.ACTIVE: (_("Takes part"), "good"),

@@ -20,10 +20,12 @@ from researcher_kit.aggregators import (
     Scaffold,
     TrimmedMean,
 )
+from researcher_kit.attach import attach
 from researcher_kit.campaign import Campaign, cross_validate, sweep
 from researcher_kit.early_stopping import EarlyStopping
 from researcher_kit.experiment import Experiment
 from researcher_kit.federation import Federation
+from researcher_kit.jobs import Job, JobState
 from researcher_kit.local import LocalDataset, LocalFederation
 from researcher_kit.schedules import Cosine, Exponential, Steps
 from researcher_kit.simulation import simulate
@@ -73,6 +75,8 @@ __all__ = [
     "FedWardError",
     "FedYogi",
     "Federation",
+    "Job",
+    "JobState",
     "Krum",
     "LocalDataset",
     "LocalFederation",
@@ -86,6 +90,7 @@ __all__ = [
     "Strategy",
     "TorchTrainingPlan",
     "TrimmedMean",
+    "attach",
     "cross_validate",
     "simulate",
     "sweep",

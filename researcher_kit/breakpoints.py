@@ -156,7 +156,7 @@ def load(folder: Path) -> tuple[Breakpoint, Path]:
         BreakpointError: There is none, it is not whole, or it is of another version; names the file.
     """
     found = folder if (folder / STATE_FILE).is_file() else _newest(folder)
-    state = _read_state(found / STATE_FILE)
+    state = read_state(found / STATE_FILE)
     hashes = {
         PARAMETERS_FILE: state.parameters_sha256,
         AGGREGATOR_FILE: state.aggregator_sha256,
@@ -186,6 +186,22 @@ def is_begun(experiment: Path) -> bool:
     return bool(_all(experiment))
 
 
+def place(part: Path, experiment: Path) -> Path:
+    """Check a breakpoint that came from elsewhere, and move it to its place in an experiment's folder.
+
+    Raises:
+        BreakpointError: It is not whole, or of another version.
+    """
+    state, _ = load(part)
+    for path in part.iterdir():
+        sync(path)
+    sync(part)
+    target = folder_of(experiment, state.round)
+    _move(part, target)
+    sync(experiment)
+    return target
+
+
 def delete(folder: Path) -> None:
     """Delete a breakpoint; one that is half gone is not taken for one."""
     (folder / STATE_FILE).unlink(missing_ok=True)
@@ -202,7 +218,8 @@ def _require_same(path: Path, sha256: str) -> None:
         raise BreakpointError(f"{path}: altered since it was saved.")
 
 
-def _read_state(path: Path) -> Breakpoint:
+def read_state(path: Path) -> Breakpoint:
+    """A ``breakpoint.json``, without the files beside it; raises BreakpointError."""
     try:
         text = path.read_bytes()
         version = _Version.model_validate_json(text).version
@@ -225,7 +242,7 @@ def _newest(experiment: Path) -> Path:
     if not folders:
         raise BreakpointError(f"{experiment}: there is no breakpoint in this folder.")
     # By time and not by number: whoever went back to an earlier round is now ahead of the later ones.
-    return max(folders, key=lambda folder: _read_state(folder / STATE_FILE).saved_at)
+    return max(folders, key=lambda folder: read_state(folder / STATE_FILE).saved_at)
 
 
 def _all(experiment: Path) -> list[Path]:

@@ -60,6 +60,7 @@ from researcher_kit.evaluation import Evaluation, EveryAnswer
 from researcher_kit.export import model_card, write_export
 from researcher_kit.federation import ASK_TIMEOUT_S, Answer, Federation
 from researcher_kit.history import History, NodeRecord, RoundRecord
+from researcher_kit.jobs import UNATTENDED_DAYS, Job, submit
 from researcher_kit.local.federation import Datasets, LocalFederation
 from researcher_kit.monitor import (
     Event,
@@ -176,6 +177,7 @@ class Experiment(Settings):
         self._superseded: Path | None = None  # an automatic breakpoint that the next one replaces
         self._obsolete: list[Callable[[], None]] = []  # deletes files that nobody needs any more
         self._upload_to_delete: str | None = None
+        self._mandate: str | None = None  # of the researcher in whose name a federator runs it
         self._cleared: set[tuple[str, str]] = set()  # plans known to be approved: (node, SHA-256)
         self._federation = federation
         self._owns_federation = False
@@ -421,11 +423,43 @@ class Experiment(Settings):
             self.federation.withdraw(book.abandon(self._round + 1))
         nodes = sorted(self._datasets)
         answers = self.federation.ask(dict.fromkeys(nodes, Stop(experiment_id=self.id)), timeout_s=timeout_s)
-        stopped = {node: answer.body for node, answer in answers.items() if isinstance(answer.body, Stopped)}
-        words = {node: "ended" if body.was_running else "was not running" for node, body in stopped.items()}
-        rows = [(node, self.federation.institution(node), words.get(node, "no answer yet")) for node in nodes]
-        silent = tuple(node for node in nodes if node not in stopped)
-        return NodeTable("Stopped", ("node", "institution", "state"), tuple(rows), stopped, silent)
+        return self.federation.stopped(answers, nodes)
+
+    # Unattended
+
+    def submit(self, federator: str | None = None, *, days: float = UNATTENDED_DAYS) -> Job:
+        """Let a federator run the rounds that are left, and return: this machine may be switched off.
+
+        The federator gets the experiment as a breakpoint, sealed to it, and your signed mandate: for these nodes,
+        datasets, arguments and rounds, and no longer than you say. ``researcher_kit.attach`` finds the job again.
+
+        Args:
+            federator: Which, by its member id; None for the only one of the consortium.
+            days: How long the mandate holds, at most 90.
+
+        Returns:
+            The job: ``status()``, ``wait()``, ``experiment()``, ``stop()``.
+
+        Raises:
+            ExperimentArgumentError: No round is left, there is no such federator, or something is missing.
+            FedWardError: As ``run`` raises before its first round, or what the network host refuses.
+        """
+        self._require_complete()
+        first, last = self._round + 1, self._round_limit or 0
+        if first > last:
+            raise ExperimentArgumentError(
+                f"All {last} rounds are done.", remedy="Raise the round limit with set_round_limit()."
+            )
+        if not RoundBook(self.federation.store, self.id).is_clear(first):
+            raise ExperimentArgumentError(
+                f"Round {first} was begun and is not over.", remedy="run() it to its end first, or stop() it."
+            )
+        with self._running():
+            self._aggregator.prepare(self._setting(first))
+            later = [self._scheduled(number) for number in range(first, last + 1)]
+            terms, saved = self._terms(first), self.breakpoint()
+            job_id = submit(terms, later, saved, self.federation, federator, days=days)
+        return Job(self.federation, job_id, type(self).load_breakpoint)
 
     # What it comes to
 
@@ -618,6 +652,7 @@ class Experiment(Settings):
         federation: Federation | None = None,
         aggregator: Aggregator | None = None,
         strategy: Strategy | None = None,
+        mandate: str | None = None,
         progress: bool | None = None,
     ) -> Experiment:
         """The experiment as it was; a round that was under way goes on with the requests sent before.
@@ -629,6 +664,7 @@ class Experiment(Settings):
                 of all in the researcher's own folder.
             aggregator: Needed when the breakpoint names a class of your own.
             strategy: Likewise.
+            mandate: The researcher's, when a federator runs it.
 
         Raises:
             BreakpointError: Not whole, of another version, or it names a class that must be given.
@@ -642,6 +678,7 @@ class Experiment(Settings):
         experiment = cls(federation=federation, progress=progress)
         experiment._owns_federation = is_ours
         experiment.id, experiment._seed, experiment._round = state.experiment_id, state.seed, state.round
+        experiment._mandate = mandate
         experiment._name, experiment._tags, experiment._nodes = state.name, state.tags, state.nodes
         experiment._datasets, experiment._choices = dict(state.datasets), dict(state.datasets)
         experiment._plan = PlanSource(state.plan.class_name, state.plan.text, state.plan.sha256)
@@ -782,6 +819,7 @@ class Experiment(Settings):
             aggregator=self._aggregator,
             strategy=self._strategy,
             parameters=self._require_parameters(),
+            mandate=self._mandate,
         )
 
     def _supersede(self, saved: Path) -> None:
@@ -957,7 +995,7 @@ class Experiment(Settings):
     def _require_approval(self, nodes: Iterable[str]) -> None:
         plan = self._require_plan()
         asked = [node for node in sorted(nodes) if (node, plan.sha256) not in self._cleared]
-        if not asked:
+        if not asked or self._mandate:  # the researcher asked for approval; each node looks for itself
             return
         standings = self.plan_status(nodes=asked)
         unknown = [node for node, standing in standings.answers.items() if standing.state is PlanState.UNKNOWN]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -30,6 +30,7 @@ from appliance.protocol.messages import (
     ListDatasets,
     Ping,
     Search,
+    Stopped,
 )
 from appliance.protocol.register import Register, Role
 from appliance.protocol.topics import parse_topic
@@ -39,8 +40,8 @@ from appliance.transport.register import RegisterPull
 from appliance.transport.sqlite import writing
 from researcher_kit.errors import ExperimentArgumentError, NetworkUnreachableError
 from researcher_kit.store import open_store
-from researcher_kit.tables import NodeTable
-from researcher_kit.wire import NetworkWire, Wire
+from researcher_kit.tables import NodeTable, Table
+from researcher_kit.wire import NetworkWire, Queue, Wire
 
 HOME_VARIABLE = "FEDWARD_RESEARCHER_HOME"
 ASK_TIMEOUT_S = 10.0
@@ -113,6 +114,7 @@ class Federation:
     Args:
         home: The researcher's member folder; if None, the one that ``FEDWARD_RESEARCHER_HOME`` names.
         wire: Opens the connections; the consortium's network host if None.
+        store: The file of its messages and rounds; the researcher's own if None.
         clock: Seconds since the epoch.
 
     Raises:
@@ -123,11 +125,18 @@ class Federation:
         ...     print(federation.search(["prostate", "t2w"]))
     """
 
-    def __init__(self, home: Path | str | None = None, *, wire: Wire | None = None, clock: Clock = time.time) -> None:
+    def __init__(
+        self,
+        home: Path | str | None = None,
+        *,
+        wire: Wire | None = None,
+        store: Path | None = None,
+        clock: Clock = time.time,
+    ) -> None:
         self.home = MemberHome(_home_folder(home))
         self.keys = self.home.keys()
         self.clock = clock
-        self.store = open_store(self.home.folder("store") / "researcher.db")
+        self.store = open_store(store or self.home.folder("store") / "researcher.db")
         signer = Signer(self.member_id, self.keys, clock)
         wire = wire or NetworkWire()
         self.files = wire.files(self.home, signer)
@@ -256,6 +265,24 @@ class Federation:
         rows = {node: _presence_words(presence, now) for node, presence in found.items()}
         return self._table("Nodes", ("state", "last heard", "rounds running"), found, rows)
 
+    @property
+    def queue(self) -> Queue:
+        """The federators' queue.
+
+        Raises:
+            ExperimentArgumentError: There is none: this is a rehearsal.
+        """
+        if not isinstance(self.files, Queue):
+            raise ExperimentArgumentError(
+                "A rehearsal has no federator.", remedy="run() it here; submit() is for experiments with hospitals."
+            )
+        return self.files
+
+    @property
+    def signer(self) -> Signer:
+        """What signs in our name."""
+        return self._signer
+
     def named(self, nodes: Sequence[str]) -> str:
         """Silent nodes by name, each with what is known of why."""
         with self._changed:
@@ -271,11 +298,28 @@ class Federation:
                 raise ExperimentArgumentError(f"'{node}' is no active node; the register lists {', '.join(known)}.")
         return tuple(sorted(set(nodes)))
 
+    def jobs(self) -> Table:
+        """Your unattended runs, the newest first; ``researcher_kit.attach(id)`` takes one up."""
+        rows = tuple(
+            (job["id"], job["state"], job["federator"], _minute(job["submitted_at"]), _minute(job["changed_at"]))
+            for job in self.queue.jobs_list()
+        )
+        return Table("Unattended runs", ("id", "state", "federator", "submitted", "last heard"), rows)
+
     # What experiments need
 
     def record(self, node_id: str) -> str:  # noqa: ARG002 - for those that are asked of local nodes
         """What the plan printed in a node's last round, with its traceback if it failed: a hospital never sends it."""
         return ""
+
+    def stopped(self, answers: Mapping[str, Answer], nodes: Iterable[str]) -> NodeTable[Stopped]:
+        """What nodes said to a Stop, as people read it."""
+        asked = sorted(nodes)
+        stopped = {node: answer.body for node, answer in answers.items() if isinstance(answer.body, Stopped)}
+        words = {node: "ended" if body.was_running else "was not running" for node, body in stopped.items()}
+        rows = [(node, self.institution(node), words.get(node, "no answer yet")) for node in asked]
+        silent = tuple(node for node in asked if node not in stopped)
+        return NodeTable("Stopped", ("node", "institution", "state"), tuple(rows), stopped, silent)
 
     def ask(self, bodies: Mapping[str, Body], *, timeout_s: float = ASK_TIMEOUT_S) -> dict[str, Answer]:
         """Send each node a question and wait for the answers.
@@ -523,6 +567,10 @@ def _home_folder(home: Path | str | None) -> Path:
             remedy=f"Pass Federation(home=...) or set {HOME_VARIABLE} to the folder that joining made.",
         )
     return Path(folder).expanduser()
+
+
+def _minute(moment: str) -> str:
+    return datetime.fromisoformat(moment).astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def _clock_words(ahead_s: float) -> str:

@@ -84,6 +84,7 @@ class Terms:
         datasets: The dataset of each node that has one.
         parameters: The tensor file of the global parameters.
         train: False: only test them.
+        mandate: The researcher's, when a federator asks.
     """
 
     experiment_id: str
@@ -97,12 +98,14 @@ class Terms:
     strategy: Strategy
     parameters: Path
     train: bool = True
+    mandate: str | None = None
 
     def digest(self) -> str:
         """A hash of what the requests say; a round begun on other terms is not taken up again."""
         said = [dict(self.datasets), self.plan.sha256, self.plan.class_name, dict(self.model_args)]
         said += [dict(self.training_args), self.aggregator.create_aggregator_args()]
         said += [] if self.train else ["test only"]
+        said += [] if self.mandate is None else [self.mandate]
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
@@ -563,6 +566,7 @@ class Round:
             parameters=parameters,
             train=terms.train,
             deadline=deadline,
+            mandate=terms.mandate,
         )
 
 

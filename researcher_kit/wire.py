@@ -6,7 +6,7 @@ import secrets
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol, runtime_checkable
 
 from appliance.protocol.envelope import Signer
 from appliance.protocol.home import MemberHome
@@ -63,6 +63,35 @@ class Files(Source, Protocol):
 
     def close(self) -> None:
         """Close what is open."""
+
+
+@runtime_checkable
+class Queue(Protocol):
+    """The federators' queue, as ``RestClient`` reaches it."""
+
+    def jobs_submit(self, job_id: str, *, federator: str, spec: Any, mandate: str) -> dict[str, Any]:
+        """Put a job into a federator's queue."""
+
+    def jobs_list(self, *, state: str | None = None) -> list[dict[str, Any]]:
+        """The jobs that we submitted or claimed, of one state if it is given, the newest first."""
+
+    def jobs_show(self, job_id: str) -> dict[str, Any]:
+        """One of them, with all that belongs to it."""
+
+    def jobs_cancel(self, job_id: str) -> dict[str, Any]:
+        """Take back a job of ours."""
+
+    def jobs_claim(self) -> dict[str, Any] | None:
+        """Take the oldest job that waits for us."""
+
+    def jobs_progress(self, job_id: str, progress: Any) -> dict[str, Any]:
+        """Say how far a job is that we claimed."""
+
+    def jobs_finish(self, job_id: str, outcome: Any) -> dict[str, Any]:
+        """Say that a job we claimed is done."""
+
+    def jobs_fail(self, job_id: str, outcome: Any) -> dict[str, Any]:
+        """Say that a job we claimed could not be done."""
 
 
 class Wire(Protocol):

@@ -27,6 +27,8 @@ ROLES = {
     "south": Role.NODE,
     "alice": Role.RESEARCHER,
     "mallory": Role.RESEARCHER,
+    "fed": Role.FEDERATOR,
+    "rival": Role.FEDERATOR,
     "network": Role.NETWORK,
     "operator": Role.OPERATOR,
 }

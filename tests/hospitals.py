@@ -20,7 +20,7 @@ import psutil
 import pytest
 from sklearn.datasets import load_breast_cancer
 
-from appliance.embedded.consortium import NETWORK, EmbeddedConsortium
+from appliance.embedded.consortium import BROKER, NETWORK, EmbeddedConsortium
 from appliance.transport.sqlite import reading_engine
 from appliance.warden.client import GovernanceClient
 from appliance.warden.governance import SOCKET_NAME
@@ -31,6 +31,7 @@ from tests.integration.network.hosts import wait_until
 PLAN = Path(__file__).with_name("integration") / "rounds/plan.py"
 NODES = ("north", "south")
 RESEARCHERS = ("alice", "mallory", "oscar")
+FEDERATORS = ("fed", "rival")  # members; a test that needs one's service launches it
 _RUNNING = pytest.StashKey["Hospitals"]()
 
 
@@ -43,8 +44,8 @@ class Hospitals:
     @classmethod
     def start(cls, folder: Path, *, furnished: Sequence[str] = NODES) -> Self:
         """Two hospitals; those ``furnished`` each with half of the cells, alice permitted and the plan approved."""
-        consortium = EmbeddedConsortium(folder, nodes=NODES, researchers=RESEARCHERS)
-        consortium.start()
+        consortium = EmbeddedConsortium(folder, nodes=NODES, researchers=RESEARCHERS, federators=FEDERATORS)
+        consortium.start((BROKER, NETWORK, *NODES))
         people = cls(consortium)
         cells = load_breast_cancer()
         table = np.column_stack([cells.data / cells.data.std(axis=0), cells.target])

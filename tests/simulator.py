@@ -22,6 +22,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -214,6 +215,7 @@ class MemoryStore:
         self.uploads: dict[str, _Upload] = {}
         self.uploaded: Counter[str] = Counter()  # by owner
         self.faults: list[FedWardError] = []  # raised by the next downloads
+        self.jobs: dict[str, dict[str, Any]] = {}
 
     def of(self, member_id: str) -> MemoryFiles:
         """The store in a member's name."""
@@ -262,6 +264,62 @@ class MemoryFiles:
 
     def close(self) -> None:
         """Nothing to close."""
+
+    def jobs_submit(self, job_id: str, *, federator: str, spec: Any, mandate: str) -> dict[str, Any]:
+        """Put a job into a federator's queue."""
+        given = {"id": job_id, "owner": self.member_id, "federator": federator, "spec": spec, "mandate": mandate}
+        more = {"state": "queued", "progress": None, "outcome": None}
+        return self.store.jobs.setdefault(job_id, given | more | self._now("submitted_at", "changed_at"))
+
+    def jobs_list(self, *, state: str | None = None) -> list[dict[str, Any]]:
+        """Ours."""
+        ours = [job for job in self.store.jobs.values() if self._may_see(job)]
+        return [job for job in reversed(ours) if state in (None, job["state"])]
+
+    def jobs_show(self, job_id: str) -> dict[str, Any]:
+        """One of ours."""
+        job = self.store.jobs.get(job_id)
+        if job is None or not self._may_see(job):
+            raise FedWardError("There is no such job.", code=Code.JOB_UNKNOWN)
+        return dict(job)
+
+    def jobs_cancel(self, job_id: str) -> dict[str, Any]:
+        """Take it back."""
+        return self._move(job_id, ("queued", "claimed"), state="cancelled")
+
+    def jobs_claim(self) -> dict[str, Any] | None:
+        """The oldest that waits."""
+        waiting = [job for job in self.store.jobs.values() if job["federator"] == self.member_id]
+        first = next((job["id"] for job in waiting if job["state"] == "queued"), None)
+        if first is None:
+            return None
+        self.store.jobs[first]["state"] = "claimed"
+        return self.jobs_show(first)
+
+    def jobs_progress(self, job_id: str, progress: Any) -> dict[str, Any]:
+        """How far it is."""
+        return self._move(job_id, ("claimed", "done", "failed"), progress=progress)
+
+    def jobs_finish(self, job_id: str, outcome: Any) -> dict[str, Any]:
+        """It is done."""
+        return self._move(job_id, ("claimed", "done"), state="done", outcome=outcome)
+
+    def jobs_fail(self, job_id: str, outcome: Any) -> dict[str, Any]:
+        """It could not be done."""
+        return self._move(job_id, ("claimed", "failed"), state="failed", outcome=outcome)
+
+    def _may_see(self, job: dict[str, Any]) -> bool:
+        return self.member_id == job["owner"] or (self.member_id == job["federator"] and job["state"] != "queued")
+
+    def _move(self, job_id: str, before: tuple[str, ...], **changes: Any) -> dict[str, Any]:
+        job = self.jobs_show(job_id)
+        if job["state"] not in before:
+            raise FedWardError(f"The job is {job['state']}.", code=Code.JOB_STATE)
+        self.store.jobs[job_id] = job | changes | self._now("changed_at")
+        return self.store.jobs[job_id]
+
+    def _now(self, *names: str) -> dict[str, str]:
+        return dict.fromkeys(names, datetime.now(UTC).isoformat())
 
     def register_besides(self, _sha256: str, **_: object) -> None:
         """The register of a simulated consortium never changes."""
@@ -498,7 +556,7 @@ class Consortium:
     """Hospitals, researchers and an operator, with one dataset tagged ``demo`` at each hospital.
 
     Args:
-        folder: Where the researchers' member folders are made.
+        folder: Where the member folders of researchers and federators are made.
     """
 
     def __init__(
@@ -507,10 +565,12 @@ class Consortium:
         *,
         nodes: tuple[str, ...] = ("north", "south", "west"),
         researchers: tuple[str, ...] = ("alice",),
+        federators: tuple[str, ...] = ("fed",),
     ) -> None:
         self.folder = folder
         self.operator = MemberKeys.generate()
         roles = dict.fromkeys(nodes, Role.NODE) | dict.fromkeys(researchers, Role.RESEARCHER)
+        roles |= dict.fromkeys(federators, Role.FEDERATOR)
         self.keys = {member: MemberKeys.generate() for member in roles}
         self.register = Register(
             consortium="Test",
@@ -518,14 +578,14 @@ class Consortium:
             issued_at=int(time.time()),
             members=tuple(self._member(member, role) for member, role in roles.items()),
         )
-        for researcher in researchers:
-            self._make_home(researcher)
+        for member in (*researchers, *federators):
+            self._make_home(member)
         self.broker, self.store = MemoryBroker(), MemoryStore()
         self.nodes = {node: SimulatedNode(self, node, [dataset(node)]) for node in nodes}
 
-    def federation(self, researcher: str = "alice") -> Federation:
-        """A new connection, as another process of that researcher would open it."""
-        return Federation(self.folder / researcher, wire=MemoryWire(self))
+    def federation(self, researcher: str = "alice", *, store: Path | None = None) -> Federation:
+        """A new connection, as another process of that researcher, or of a federator, would open it."""
+        return Federation(self.folder / researcher, wire=MemoryWire(self), store=store)
 
     def close(self) -> None:
         """End the nodes."""

@@ -34,6 +34,7 @@ class As(StrEnum):
     HUB = "hub"
     NODE = "node"
     RESEARCHER = "researcher"
+    FEDERATOR = "federator"
     OPERATOR = "operator"
 
 

@@ -13,7 +13,20 @@ from typer.main import get_group
 
 from appliance.protocol.logs import ErrorStreamLogger
 
-GROUPS = ("node", "gui", "network", "operator", "member", "join", "authority", "hub", "vpn", "images", "kit")
+GROUPS = (
+    "node",
+    "gui",
+    "network",
+    "operator",
+    "member",
+    "join",
+    "authority",
+    "hub",
+    "vpn",
+    "images",
+    "kit",
+    "federator",
+)
 COMMANDS = ("demo", "doctor", "leave", "status")
 MARKUP: Final = "markdown"
 

@@ -390,7 +390,7 @@ def experiment_list(home: Home) -> None:
         (
             r["experiment_id"],
             r["round"],
-            r["researcher"],
+            f"{r['researcher']} by {r['federator']}" if r["federator"] else r["researcher"],
             r["step"],
             moment(r["accepted_at"]),
             moment(r["ended_at"]),

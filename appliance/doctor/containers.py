@@ -20,6 +20,7 @@ CONTAINERS: dict[Kind, dict[str, tuple[str, ...]]] = {
         "fedward-gui": ("node-gui",),
     },
     Kind.RESEARCHER: {"fedward-kit": ("researcher-kit",)},
+    Kind.FEDERATOR: {"fedward-federator": ("federator",)},
 }
 _LOCK = "etc/fedward/images.lock"
 _PLAYBOOK = "Run the playbook: it sets Docker up."

@@ -29,11 +29,12 @@ class Kind(StrEnum):
     HUB = "hub"
     NODE = "node"
     RESEARCHER = "researcher"
+    FEDERATOR = "federator"
     OPERATOR = "operator"
     NOTHING = "nothing yet"
 
 
-_PARTS = {Kind.HUB: "network", Kind.NODE: "node", Kind.RESEARCHER: "researcher"}
+_PARTS = {Kind.HUB: "network", Kind.NODE: "node", Kind.RESEARCHER: "researcher", Kind.FEDERATOR: "federator"}
 OPERATOR_HOME = "FEDWARD_OPERATOR_HOME"
 
 

@@ -128,6 +128,8 @@ def _shown(name: str) -> str:
 def _inside(host: Host) -> str:
     if host.kind is Kind.RESEARCHER:
         port = f"TCP {_KIT_PORT} (HTTPS, the researcher's notebooks) from the researchers' network"
+    elif host.kind is Kind.FEDERATOR:
+        return "SSH from the administrators'."
     else:
         port = f"TCP {_gui_port(host)} (HTTPS, the node's GUI) from the staff networks"
     return f"{port}; SSH from the administrators'."

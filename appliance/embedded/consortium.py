@@ -2,7 +2,7 @@
 
     ROOT/
       authority/        the transport authority and the operator's register
-      members/<id>/     a folder for each member: the network host, the nodes, the researchers, the operator
+      members/<id>/     a folder for each member: the network host, nodes, federators, researchers, the operator
       packages/         Mosquitto, if it had to be fetched
       tmp/              what the parts' libraries write aside
 
@@ -48,7 +48,7 @@ _CERTIFICATE_DAYS = 30
 _STARTS = 4  # that often two free ports may be snatched away
 _START_S = 90.0
 _REST_READY = "run/rest.port"
-_NODE_READY = "run/ready"
+_NODE_READY = "run/ready"  # a federator's as well
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,7 @@ class EmbeddedConsortium:
         root: The folder; made if missing. What an earlier run left there is used again.
         nodes: The hospitals, by id or with particulars.
         researchers: The researchers, likewise.
+        federators: The federators, likewise, for unattended runs.
         name: The consortium's name.
         on_death: Called, from a thread of ours, when a part ends that should run.
     """
@@ -81,6 +82,7 @@ class EmbeddedConsortium:
         *,
         nodes: Sequence[Seat | str],
         researchers: Sequence[Seat | str] = ("alice",),
+        federators: Sequence[Seat | str] = (),
         name: str = "Embedded consortium",
         on_death: Callable[[PartDiedError], None] | None = None,
     ) -> None:
@@ -88,13 +90,15 @@ class EmbeddedConsortium:
         self._name = name
         self._nodes = [_seat(node) for node in nodes]
         self._researchers = [_seat(researcher) for researcher in researchers]
+        self._federators = [_seat(federator) for federator in federators]
         self._on_death = on_death
         self._parts: dict[str, Part] = {}
         self._endpoint: Endpoint | None = None
         self._program: Program | None = None
         self._lock: TextIO | None = None
         self._is_started = False
-        taken = {BROKER, NETWORK, OPERATOR} & {seat.id for seat in self._nodes + self._researchers}
+        seats = self._nodes + self._researchers + self._federators
+        taken = {BROKER, NETWORK, OPERATOR} & {seat.id for seat in seats}
         if taken:
             raise ConfigurationError(f"'{min(taken)}' is the id of a part of every embedded consortium.")
 
@@ -133,7 +137,7 @@ class EmbeddedConsortium:
         """Enrol whoever is not, start the parts at once and wait until each is up.
 
         Args:
-            parts: Which to start, by name (``broker``, ``network``, the nodes' ids); all if None.
+            parts: Which to start, by name (``broker``, ``network``, nodes' and federators' ids); all if None.
 
         Raises:
             BrokerMissingError: There is no Mosquitto, and it cannot be fetched.
@@ -250,6 +254,7 @@ class EmbeddedConsortium:
             (Seat(NETWORK, self._name), Role.NETWORK),
             *((seat, Role.NODE) for seat in self._nodes),
             *((seat, Role.RESEARCHER) for seat in self._researchers),
+            *((seat, Role.FEDERATOR) for seat in self._federators),
         ]
         requests = [
             prepare(self.home(seat.id), seat.id, role=role, institution=seat.institution, contact=seat.contact)
@@ -278,6 +283,10 @@ class EmbeddedConsortium:
             home = self.home(seat.id)
             (home / "data").mkdir(mode=0o700, exist_ok=True)
             yield self._make(seat.id, home, [*start_node, "--home", str(home)])
+        start_federator = [sys.executable, "-m", "appliance.cli.main", "federator", "start"]
+        for seat in self._federators:
+            home = self.home(seat.id)
+            yield self._make(seat.id, home, [*start_federator, "--home", str(home)])
 
     def _make(self, name: str, home: Path, command: list[str], **environment: str) -> Part:
         if self._lock is None:

@@ -40,6 +40,7 @@ IMAGES = {
         Image("runner-cpu", ("runner",), carries_torch=True),
         Image("runner-gpu", ("runner",), carries_torch=True, is_default=False),
         Image("researcher-kit", ("kit",), carries_torch=True),
+        Image("federator", ("federator",), is_default=False),  # for a consortium that has one
     )
 }
 

@@ -7,7 +7,7 @@ from drf_spectacular.views import SpectacularAPIView
 
 from appliance.network.audit.api import HeadView, LinesView
 from appliance.network.health import HealthView
-from appliance.network.jobs.api import CancelView, ClaimView, FailView, FinishView, JobsView, JobView
+from appliance.network.jobs.api import CancelView, ClaimView, FailView, FinishView, JobsView, JobView, ProgressView
 from appliance.network.members.api import CertificatesView, RegisterView
 from appliance.network.metrics import MetricsView
 from appliance.network.parameters.api import ContentView, UploadsView, UploadView
@@ -26,6 +26,7 @@ urlpatterns = [
     path("api/v1/jobs/claim", ClaimView.as_view(), name="job-claim"),
     path("api/v1/jobs/<uuid:job_id>", JobView.as_view(), name="job"),
     path("api/v1/jobs/<uuid:job_id>/cancel", CancelView.as_view(), name="job-cancel"),
+    path("api/v1/jobs/<uuid:job_id>/progress", ProgressView.as_view(), name="job-progress"),
     path("api/v1/jobs/<uuid:job_id>/finish", FinishView.as_view(), name="job-finish"),
     path("api/v1/jobs/<uuid:job_id>/fail", FailView.as_view(), name="job-fail"),
     path("api/v1/audit/head", HeadView.as_view(), name="audit-head"),

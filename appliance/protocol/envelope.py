@@ -175,7 +175,7 @@ def open_envelope(text: str | bytes, register: Register, *, me: str, clock: Cloc
         raise MessageRefusedError(
             f"The message has {len(text)} bytes; {MAX_ENVELOPE_BYTES} are allowed.", code=Code.MESSAGE_TOO_LARGE
         )
-    sender, claims = _verified(text, MESSAGE_TYPE, register)
+    sender, claims = open_statement(text, MESSAGE_TYPE, register)
     try:
         version, to, kind = (_text(claims[name]) for name in ("v", "to", "kind"))
         jti, in_reply_to = _jti(claims["jti"]), None if claims["re"] is None else _jti(claims["re"])
@@ -204,7 +204,7 @@ def verify_token(text: str, register: Register, *, audience: str = "network", cl
     """The member that a bearer token speaks for; raises MessageRefusedError."""
     if len(text) > 4096:
         raise MessageRefusedError("The token is too long.", code=Code.MESSAGE_TOO_LARGE)
-    member, claims = _verified(text, TOKEN_TYPE, register)
+    member, claims = open_statement(text, TOKEN_TYPE, register)
     try:
         issued_at, expires_at = _moment(claims["iat"]), _moment(claims["exp"])
     except (KeyError, TypeError) as error:
@@ -220,7 +220,12 @@ def verify_token(text: str, register: Register, *, audience: str = "network", cl
     return member
 
 
-def _verified(text: str | bytes, typ: str, register: Register) -> tuple[Member, dict[str, Any]]:
+def open_statement(text: str | bytes, typ: str, register: Register) -> tuple[Member, dict[str, Any]]:
+    """Who signed a statement of a type (``Signer.sign_statement``), and its claims; those are the caller's to check.
+
+    Raises:
+        MessageRefusedError: Not of that type, or not in the signature of an active member's present key.
+    """
     try:
         jws = read_jws(text)
     except NotSignedError as error:

@@ -58,6 +58,10 @@ class Code(StrEnum):
     ARGUMENT_OUT_OF_RANGE = "ARGUMENT_OUT_OF_RANGE"
     POLICY_REFUSED = "POLICY_REFUSED"
     TOO_FEW_SAMPLES = "TOO_FEW_SAMPLES"
+    MANDATE_INVALID = "MANDATE_INVALID"
+    MANDATE_EXCEEDED = "MANDATE_EXCEEDED"
+    MANDATE_EXPIRED = "MANDATE_EXPIRED"
+    MANDATE_WITHDRAWN = "MANDATE_WITHDRAWN"
     # A round
     ROUND_REFUSED = "ROUND_REFUSED"
     ROUND_TIMEOUT = "ROUND_TIMEOUT"
@@ -134,6 +138,10 @@ REMEDIES: dict[Code, str] = {
     Code.ARGUMENT_OUT_OF_RANGE: "Choose a value inside the range that the hospital approved.",
     Code.POLICY_REFUSED: "The rule named decided; 'fedward node policy' shows it at the hospital.",
     Code.TOO_FEW_SAMPLES: "Use more data, or a smaller test_ratio; the hospital's minimum stands beside this code.",
+    Code.MANDATE_INVALID: "The researcher submits the experiment again; the mandate is for one federator alone.",
+    Code.MANDATE_EXCEEDED: "The researcher attaches to the job and submits what is left, with all that it needs.",
+    Code.MANDATE_EXPIRED: "The researcher attaches to the job and submits what is left, for longer.",
+    Code.MANDATE_WITHDRAWN: "Ask the researcher, who stopped the experiment; it goes on when submitted again.",
     Code.ROUND_REFUSED: "Read the reason beside this code and run the round again.",
     Code.ROUND_TIMEOUT: "Train less per round (num_updates, epochs); ask the hospital for more time, or to resume it.",
     Code.ROUND_STOPPED: "Ask the one who stopped it; start the experiment again when agreed.",

@@ -47,6 +47,8 @@ class Body(_Part):
 
 
 _ASKERS = (Role.RESEARCHER, Role.FEDERATOR)
+# What a federator needs no answer to: its jobs name the datasets, and hospitals review plans for researchers.
+_IN_PERSON, _ANSWER_IN_PERSON = frozenset({(Role.RESEARCHER, Role.NODE)}), frozenset({(Role.NODE, Role.RESEARCHER)})
 _TO_NODE = frozenset((asker, Role.NODE) for asker in _ASKERS)
 _FROM_NODE = frozenset((Role.NODE, asker) for asker in _ASKERS)
 _ANY = frozenset((a, b) for a in Role for b in Role)
@@ -125,7 +127,7 @@ class Search(Body):
     """Which of your datasets that I may use carry all these tags?"""
 
     kind = "search"
-    routes = _TO_NODE
+    routes = _IN_PERSON
     tags: tuple[Tag, ...] = Field(min_length=1, max_length=16)
 
 
@@ -133,7 +135,7 @@ class ListDatasets(Body):
     """Which of your datasets may I use?"""
 
     kind = "list"
-    routes = _TO_NODE
+    routes = _IN_PERSON
 
 
 class Column(_Part):
@@ -161,7 +163,7 @@ class Datasets(Body):
     """Answer to Search and ListDatasets; an empty one is an answer, silence is not."""
 
     kind = "datasets"
-    routes = _FROM_NODE
+    routes = _ANSWER_IN_PERSON
     datasets: tuple[DatasetInfo, ...]
 
 
@@ -199,7 +201,7 @@ class PlanApproval(Body):
     """Please review this plan. Its exact text is what is hashed and approved."""
 
     kind = "plan-approval"
-    routes = _TO_NODE
+    routes = _IN_PERSON
     is_durable = True
     lifetime_s = 30 * _DAY
     name: str = Field(min_length=1, max_length=128)
@@ -213,7 +215,7 @@ class PlanStatus(Body):
     """Where does this plan stand with you?"""
 
     kind = "plan-status"
-    routes = _TO_NODE
+    routes = _IN_PERSON
     sha256: Sha256
 
 
@@ -221,7 +223,7 @@ class PlanStanding(Body):
     """Answer to PlanStatus and PlanApproval. ``note`` is what the hospital's reviewer wrote."""
 
     kind = "plan-standing"
-    routes = _FROM_NODE
+    routes = _ANSWER_IN_PERSON
     sha256: Sha256
     state: PlanState
     note: str = Field(default="", max_length=4000)
@@ -264,7 +266,7 @@ class Train(Body):
     deadline: Count | None = None  # seconds since the epoch, after which a reply is of no use
     secagg: SecAggTerms | None = None
     privacy: PrivacyTerms | None = None
-    mandate: str | None = None  # a researcher's signed mandate, when a federator asks
+    mandate: str | None = None  # a researcher's signed mandate (``mandate.py``), when a federator asks
 
 
 class Override(_Part):
@@ -340,7 +342,7 @@ class Release(Body):
     """
 
     kind = "release"
-    routes = frozenset({(Role.RESEARCHER, Role.NODE)})
+    routes = _IN_PERSON
     is_durable = True
     lifetime_s = 7 * _DAY
     experiment_id: Identifier
@@ -354,7 +356,7 @@ class ModelKept(Body):
     """Answer to Release: the staff have it, as the file with this hash."""
 
     kind = "model-kept"
-    routes = frozenset({(Role.NODE, Role.RESEARCHER)})
+    routes = _ANSWER_IN_PERSON
     is_durable = True
     lifetime_s = _DAY
     experiment_id: Identifier

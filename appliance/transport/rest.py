@@ -203,13 +203,14 @@ class RestClient:
         """Say how we are: version, disk, the certificate's end, running rounds; ``/api/schema`` has the fields."""
         self._line.persist(lambda: self._line.call("PUT", "/members/me/state", json=dict(state)), Backoff(give_up_s))
 
-    def jobs_submit(self, job_id: str, *, spec: Any, mandate: str) -> dict[str, Any]:
-        """Put a job into the federator's queue; the same id again finds the first one."""
-        return self._object("POST", "/jobs", {"id": _uuid(job_id), "spec": spec, "mandate": mandate})
+    def jobs_submit(self, job_id: str, *, federator: str, spec: Any, mandate: str) -> dict[str, Any]:
+        """Put a job into a federator's queue; the same id again finds the first one."""
+        job = {"id": _uuid(job_id), "federator": federator, "spec": spec, "mandate": mandate}
+        return self._object("POST", "/jobs", job)
 
-    def jobs_list(self) -> list[dict[str, Any]]:
-        """The jobs that we submitted or claimed, the newest first."""
-        return list(self._answer("GET", "/jobs").json())
+    def jobs_list(self, *, state: str | None = None) -> list[dict[str, Any]]:
+        """The jobs that we submitted or claimed, of one state if it is given, the newest first."""
+        return list(self._answer("GET", "/jobs", params=None if state is None else {"state": state}).json())
 
     def jobs_show(self, job_id: str) -> dict[str, Any]:
         """One of them."""
@@ -220,9 +221,17 @@ class RestClient:
         return self._object("POST", f"/jobs/{_uuid(job_id)}/cancel")
 
     def jobs_claim(self) -> dict[str, Any] | None:
-        """Take the oldest job that waits, if one does."""
+        """Take the oldest job that waits for us, if one does."""
         answer = self._answer("POST", "/jobs/claim")
         return None if answer.status_code == HTTPStatus.NO_CONTENT else dict(answer.json())
+
+    def jobs_progress(self, job_id: str, progress: Any) -> dict[str, Any]:
+        """Say how far a job is that we claimed.
+
+        Raises:
+            RefusedError: With JOB_STATE once the researcher cancelled it.
+        """
+        return self._object("POST", f"/jobs/{_uuid(job_id)}/progress", {"progress": progress})
 
     def jobs_finish(self, job_id: str, outcome: Any) -> dict[str, Any]:
         """Say that a job we claimed is done."""

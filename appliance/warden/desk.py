@@ -35,6 +35,7 @@ from appliance.protocol.register import Role
 from appliance.protocol.rounds import RoundStep
 from appliance.transport.mqtt import Arrived
 from appliance.transport.sqlite import Statement
+from appliance.warden import mandates
 from appliance.warden.models import ModelShelf
 from appliance.warden.queue import RoundQueue
 from appliance.warden.round import error_reply
@@ -170,11 +171,10 @@ class Desk:
         self._queue.tell_if_paused(envelope.jti)
 
     def _accept_round(self, connection: sa.Connection, envelope: Envelope, request: Train) -> None:
-        services, researcher = self._services, envelope.sender
-        # (1) May this member ask, and on this data?
-        member = services.register.require(researcher)
-        if member.role is Role.FEDERATOR:
-            raise FedWardError("This release takes no federator's requests.", code=Code.SENDER_ROLE)
+        services = self._services
+        # (1) In whose name is it asked, and may that researcher use this data?
+        asker = mandates.require_asker(connection, services.register, envelope, request, node=services.signer.member_id)
+        researcher = asker.researcher
         dataset = services.datasets.require_usable(connection, request.dataset_id, researcher)
         # (2) May this text run?
         _, approved = services.plans.require_runnable(connection, request.plan_sha256)
@@ -183,7 +183,7 @@ class Desk:
         services.policy.require_ranges({**arguments, "model_args": request.model_args}, approved)
         services.policy.require_terms(request.model_copy(update={"training_args": arguments}), dataset["rows"])
         # (4) Once.
-        self._require_new(connection, envelope, request)
+        self._require_new(connection, envelope, request, researcher)
         accepted_at = time.time()
         _ACCEPT.run(
             connection,
@@ -197,17 +197,25 @@ class Desk:
             step=RoundStep.ACCEPTED,
             asked_at=envelope.issued_at,
             accepted_at=accepted_at,
-            expires_at=min(accepted_at + Train.lifetime_s, request.deadline or math.inf),
+            expires_at=min(
+                accepted_at + Train.lifetime_s,
+                request.deadline or math.inf,
+                asker.mandate.expires_at if asker.mandate else math.inf,
+            ),
+            federator=asker.federator,
+            mandate_id=asker.mandate.id if asker.mandate else None,
             training_args=arguments,
             overrides=[override.model_dump_json() for override in overrides],
             timing={},
             record="",
         )
+        in_name_of = {"researcher": researcher, "mandate": asker.mandate.id} if asker.mandate else {}
         services.audit.write(
             connection,
-            researcher,
+            envelope.sender,
             "round.accepted",
             request.experiment_id,
+            **in_name_of,
             round=request.round,
             dataset=dataset["name"],
             plan=request.plan_sha256,
@@ -215,9 +223,9 @@ class Desk:
             overrides={override.argument: override.used for override in overrides},
         )
 
-    def _require_new(self, connection: sa.Connection, envelope: Envelope, request: Train) -> None:
+    def _require_new(self, connection: sa.Connection, envelope: Envelope, request: Train, researcher: str) -> None:
         asked = {"experiment_id": request.experiment_id, "round": request.round, "dataset_id": request.dataset_id}
-        others = {"experiment_id": request.experiment_id, "researcher": envelope.sender, "jti": envelope.jti}
+        others = {"experiment_id": request.experiment_id, "researcher": researcher, "jti": envelope.jti}
         if _IN_USE.first(connection, **others) is not None:
             # Its child, with all that it keeps, belongs to whoever came first.
             raise FedWardError("The experiment's id is in use here already.", code=Code.ROUND_REFUSED)
@@ -232,18 +240,30 @@ class Desk:
         assert isinstance(body, Stop)
         if envelope.jti in self._stops:
             return  # at it; the answer is the Receipt as well
+        role = services.register.require(envelope.sender).role
         with services.store.read() as connection:
-            query = sa.select(rounds.c.researcher).where(rounds.c.experiment_id == body.experiment_id).limit(1)
-            owner = connection.scalar(query)
-        if owner not in (None, envelope.sender):
-            error = FedWardError("Only its own researcher may stop an experiment.", code=Code.PERMISSION_DENIED)
+            query = sa.select(rounds.c.researcher, rounds.c.federator).where(
+                rounds.c.experiment_id == body.experiment_id
+            )
+            askers = connection.execute(query.distinct()).all()
+        if askers and not any(envelope.sender in asker for asker in askers):
+            error = FedWardError(
+                "Only its own researcher, or who asks in their name, may stop an experiment.",
+                code=Code.PERMISSION_DENIED,
+            )
             self._refuse(envelope, error, "stop.refused", body.experiment_id)
             return
         with services.store.write() as connection:
             # One that was long under way must not end what was asked for since.
             was_running = self._queue.mark_stopped(
-                connection, body.experiment_id, f"the researcher {envelope.sender}", asked_by=envelope.issued_at
+                connection,
+                body.experiment_id,
+                f"the {role} {envelope.sender}",
+                asked_by=envelope.issued_at,
+                federator=envelope.sender if role is Role.FEDERATOR else None,
             )
+            if role is Role.RESEARCHER:  # else a federator would ask for the next round
+                mandates.withdraw(connection, envelope.sender, body.experiment_id, envelope.issued_at)
             services.audit.write(connection, envelope.sender, "experiment.stop", body.experiment_id)
         # Its end takes up to seconds: the desk stays open meanwhile.
         self._stops.add(envelope.jti)

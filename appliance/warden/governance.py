@@ -614,7 +614,7 @@ class Governance:
             return str(find_plan(connection, prefix)["sha256"])
 
     def _require_researcher(self, member_id: str) -> None:
-        known = [member.id for member in self._services.register.with_role(Role.RESEARCHER, Role.FEDERATOR)]
+        known = [member.id for member in self._services.register.with_role(Role.RESEARCHER)]
         if member_id not in known:
             raise FedWardError(
                 f"'{member_id}' is no active researcher of this consortium.{did_you_mean(member_id, known)}",

@@ -415,7 +415,8 @@ class History:
             ``experiment_id``, ``researcher``, ``began_at``, ``last_activity_at``, ``requests`` (how many rounds were
             asked for), ``open`` (how many wait or run), ``trained_s``, of the latest request ``round``,
             ``round_limit``, ``step``, ``accepted_at``, ``expires_at``, ``dataset_id``, ``dataset``, ``plan_sha256``,
-            ``plan`` (names, None when unknown) and ``samples`` of the round that was answered last; ``state``:
+            ``federator`` (who asked in the researcher's name, or None), ``plan`` (names, None when unknown) and
+            ``samples`` of the round that was answered last; ``state``:
             ``open``, ``between`` (rounds), ``finished``, ``stopped``, ``failed`` or ``quiet``; ``paused_by`` and
             ``paused_at`` (None unless staff paused it).
 
@@ -563,8 +564,19 @@ class History:
             return rows(connection, sa.select(egress).order_by(egress.c.id))
 
     def egress_page(self, wanted: EgressFilter, *, before: int | None = None, size: int = PAGE) -> Stretch:
-        """What left, the latest first; ``before`` as a stretch has it."""
-        query = sa.select(egress).where(*wanted.conditions())
+        """What left, the latest first; ``before`` as a stretch has it.
+
+        ``on_behalf_of`` is the researcher in whose name the recipient, a federator, asked for the experiment's latest
+        round; else None.
+        """
+        latest = rounds.alias("latest")
+        on_behalf_of = sa.case((latest.c.federator == egress.c.recipient, latest.c.researcher))
+        query = (
+            sa.select(egress, on_behalf_of.label("on_behalf_of"))
+            .outerjoin(experiments, experiments.c.experiment_id == egress.c.experiment_id)
+            .outerjoin(latest, latest.c.jti == experiments.c.latest_jti)
+            .where(*wanted.conditions())
+        )
         with self._read() as connection:
             at = connection.scalar(sa.select(egress.c.at).where(egress.c.id == before)) if before else None
             place = None if at is None else (at, before)
@@ -746,7 +758,7 @@ def _experiments() -> sa.Select[Any]:
     # A request is kept as JSON text inside a JSON column.
     round_limit = sa.func.json_extract(sa.func.json_extract(latest.c.request, "$"), "$.round_limit")
     moments = (latest.c.accepted_at, latest.c.expires_at)
-    of_latest = (latest.c.round, latest.c.step, *moments, latest.c.dataset_id, latest.c.plan_sha256)
+    of_latest = (latest.c.round, latest.c.step, *moments, latest.c.dataset_id, latest.c.plan_sha256, latest.c.federator)
     names = (plans.c.name.label("plan"), datasets.c.name.label("dataset"))
     paused = (pauses.c.staff.label("paused_by"), pauses.c.since.label("paused_at"))
     return (

@@ -242,8 +242,6 @@ class Policy:
             raise PolicyRefusedError("This release has no secure aggregation yet.", rule=str(secagg))
         if request.privacy is not None:
             raise PolicyRefusedError("This release has no differential privacy yet.")
-        if request.mandate is not None:
-            raise PolicyRefusedError("This release takes no mandates: the researcher must ask in person.")
         if request.deadline is not None and request.deadline < time.time():
             raise PolicyRefusedError("The round's deadline has passed.", code=Code.ROUND_TIMEOUT)
         largest = self.rule("maximum_update_bytes")
@@ -294,7 +292,7 @@ def require_range(arguments: Mapping[str, JsonValue], allowed: ArgumentRange, se
         raise PolicyRefusedError(
             f"The argument '{allowed.name}' must be stated: it has a range.", code=Code.ARGUMENT_OUT_OF_RANGE, rule=rule
         )
-    if not _inside(value, allowed):
+    if not is_inside(value, allowed):
         raise PolicyRefusedError(
             f"The argument '{allowed.name}' is outside its range.", code=Code.ARGUMENT_OUT_OF_RANGE, rule=rule
         )
@@ -318,7 +316,8 @@ def lookup(arguments: Mapping[str, JsonValue], name: str) -> JsonValue:
     return result
 
 
-def _inside(value: JsonValue, allowed: ArgumentRange) -> bool:
+def is_inside(value: JsonValue, allowed: ArgumentRange) -> bool:
+    """Whether a range allows a value; None, for an argument that is not stated, is in no range."""
     if allowed.allowed is not None and not any(type(value) is type(a) and value == a for a in allowed.allowed):
         return False
     if allowed.minimum is None and allowed.maximum is None:

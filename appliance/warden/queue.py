@@ -39,6 +39,7 @@ _PAUSED_ROUNDS = (
     sa.select(
         rounds.c.jti,
         rounds.c.researcher,
+        rounds.c.federator,
         rounds.c.experiment_id,
         rounds.c.round,
         rounds.c.expires_at,
@@ -169,10 +170,16 @@ class RoundQueue:
             iterations=0,
             paused_since=int(row["since"]),
         )
-        self._services.mailbox.send_once(row["researcher"], body, in_reply_to=row["jti"])
+        self._services.mailbox.send_once(row["federator"] or row["researcher"], body, in_reply_to=row["jti"])
 
     def mark_stopped(
-        self, connection: sa.Connection, experiment_id: str, by: str, *, asked_by: int | None = None
+        self,
+        connection: sa.Connection,
+        experiment_id: str,
+        by: str,
+        *,
+        asked_by: int | None = None,
+        federator: str | None = None,
     ) -> bool:
         """Note, in the caller's transaction, that an experiment's rounds shall end; True if there were any.
 
@@ -180,22 +187,28 @@ class RoundQueue:
             connection: The caller's transaction.
             experiment_id: Whose rounds.
             by: Who stops them, in words.
-            asked_by: Only those asked for until then, in seconds since the epoch by the researcher's clock.
+            asked_by: Only those asked for until then, in seconds since the epoch by the asker's clock.
+            federator: Only those that this federator asked for.
         """
         meant = _unfinished(experiment_id)
         if asked_by is not None:
             meant = sa.and_(meant, rounds.c.asked_at <= asked_by)
+        if federator is not None:
+            meant = sa.and_(meant, rounds.c.federator == federator)
         result = connection.execute(rounds.update().where(meant).values(stop_reason=by))
         return bool(result.rowcount)
 
     def mark_departed(self, connection: sa.Connection, register: Register) -> list[str]:
         """``mark_stopped`` for whoever is no active member any more; returns their experiments."""
-        query = sa.select(rounds.c.experiment_id, rounds.c.researcher).where(IS_OPEN)
-        unfinished = set(connection.execute(query).tuples())
-        departed = [experiment for experiment, researcher in unfinished if not register.is_active(researcher)]
+        query = sa.select(rounds.c.experiment_id, rounds.c.researcher, rounds.c.federator).where(IS_OPEN)
+        departed = {
+            experiment
+            for experiment, *askers in connection.execute(query.distinct())
+            if not all(register.is_active(member) for member in askers if member)
+        }
         for experiment in departed:
-            self.mark_stopped(connection, experiment, "the operator, who ended the researcher's membership")
-        return departed
+            self.mark_stopped(connection, experiment, "the operator, who ended the membership of who asked")
+        return sorted(departed)
 
     def end(self, experiment_id: str) -> float | None:
         """End an experiment's work and its processes, and wait until its round is recorded as ended, if one runs.

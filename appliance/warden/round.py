@@ -165,6 +165,7 @@ class Round:
         self._row = row
         self._jti: str = row["jti"]
         self._researcher: str = row["researcher"]
+        self._recipient: str = row["federator"] or row["researcher"]
         self._request = Train.model_validate_json(row["request"])
         self._stop = stop
         self._on_step = on_step
@@ -220,7 +221,7 @@ class Round:
         try:
             self._finished(RoundStep.FETCHED)
             specs = TensorFile(f"/proc/self/fd/{parameters}").split(AGGREGATOR_PREFIX)[0].specs
-            progress = _Progress(self._services, self._researcher, self._request, self._jti, self._live)
+            progress = _Progress(self._services, self._recipient, self._request, self._jti, self._live)
             result = self._run_plan(plan, dataset, parameters, progress)
         finally:
             os.close(parameters)
@@ -236,8 +237,9 @@ class Round:
     def _still_permitted(self) -> tuple[str, dict[str, Any]]:
         """The plan's text and the dataset, after a last look: hours may lie between acceptance and this moment."""
         services, request = self._services, self._request
-        if not services.register.is_active(self._researcher):
-            raise FedWardError(f"'{self._researcher}' is not an active member any more.", code=Code.SENDER_UNKNOWN)
+        for member in (self._researcher, self._recipient):
+            if not services.register.is_active(member):
+                raise FedWardError(f"'{member}' is not an active member any more.", code=Code.SENDER_UNKNOWN)
         with services.store.read() as connection:
             if self._is_late():
                 if _PAUSE.first(connection, of=request.experiment_id):
@@ -362,7 +364,7 @@ class Round:
         # Opened anew: the offset of a descriptor that the child made is the child's as well.
         with open(f"/proc/self/fd/{update_fd}", "rb", buffering=0) as plain:  # noqa: PTH123 - a name, not a path
             content, sealed = self._enclose(plain) if is_enclosed else (None, self._store(plain))
-        recipient = self._services.register.require(self._researcher)
+        recipient = self._services.register.require(self._recipient)
         request = self._request
         context = f"{request.experiment_id}/{request.round}/update/{self._services.signer.member_id}"
         file = SealedFile(
@@ -398,7 +400,7 @@ class Round:
             self._record_measures(connection)
 
     def _record_update(self, connection: sa.Connection, update: SealedFile, facts: dict[str, Any]) -> None:
-        self._services.egress.update(connection, self._researcher, self._request, update, **facts)
+        self._services.egress.update(connection, self._recipient, self._request, update, **facts)
 
     def _record_measures(self, connection: sa.Connection) -> None:
         """What the round took, if it was trained since this warden's start."""
@@ -429,7 +431,7 @@ class Round:
             self._spool(_UPDATE),
             upload_id=upload_id,
             sha256=update.sha256,
-            recipients=[self._researcher],
+            recipients=[self._recipient],
             purpose="update",
             experiment_id=self._request.experiment_id,
             stop=self._stop,
@@ -444,7 +446,7 @@ class Round:
                 raise RoundStoppedError("The experiment was stopped.")
             if reply.update and reply.update.content:
                 self._record_update(connection, reply.update, facts)
-            signed = services.post(connection, self._researcher, reply, in_reply_to=self._jti)
+            signed = services.post(connection, self._recipient, reply, in_reply_to=self._jti)
             self._end(connection, RoundStep.REPLIED, reply=reply)
             services.audit.write(
                 connection,
@@ -452,7 +454,7 @@ class Round:
                 "round.replied",
                 self._request.experiment_id,
                 round=self._request.round,
-                to=self._researcher,
+                to=self._recipient,
                 samples=reply.sample_count,
                 update_sha256=reply.update.sha256 if reply.update else None,
             )
@@ -477,7 +479,7 @@ class Round:
                 raise error
             step = RoundStep.STOPPED if state["stop_reason"] else RoundStep.FAILED
             body = error_reply(error, self._request)
-            signed = services.post(connection, self._researcher, body, in_reply_to=self._jti)
+            signed = services.post(connection, self._recipient, body, in_reply_to=self._jti)
             detail = getattr(error, "detail", error.message)
             self._end(connection, step, f"{error.code}: {detail}", record=getattr(error, "record", ""))
             services.audit.write(
@@ -567,14 +569,14 @@ def _workers(arguments: dict[str, Any]) -> int:
 
 
 class _Progress:
-    """Tells the researcher and staff how far a round is: once a second, and what the rules of egress allow.
+    """Tells whoever asked and staff how far a round is: once a second, and what the rules of egress allow.
 
     The last update's progress goes with the reply, which follows at once.
     """
 
-    def __init__(self, services: Services, researcher: str, request: Train, jti: str, live: LiveRound) -> None:
+    def __init__(self, services: Services, recipient: str, request: Train, jti: str, live: LiveRound) -> None:
         self._services = services
-        self._researcher = researcher
+        self._recipient = recipient
         self._request = request
         self._jti = jti
         self._live = live
@@ -619,7 +621,7 @@ class _Progress:
             values=values,
         )
         services = self._services
-        signed = services.mailbox.sign(self._researcher, body, in_reply_to=self._jti)
+        signed = services.mailbox.sign(self._recipient, body, in_reply_to=self._jti)
         services.egress.message_later(signed)
         services.mailbox.publish(signed)
 

@@ -117,7 +117,7 @@ rounds = sa.Table(
     "rounds",
     metadata,
     sa.Column("jti", sa.Text, primary_key=True),
-    _text("researcher"),
+    _text("researcher"),  # whose permissions, approvals and kept tensors count
     _text("experiment_id"),
     sa.Column("round", sa.Integer, nullable=False),
     _text("dataset_id"),
@@ -135,6 +135,8 @@ rounds = sa.Table(
     _text("error", nullable=True),  # code and reason, for staff
     _text("record"),  # the plan's output and tracebacks: stays here
     _time("expires_at"),  # when a reply will be of no use any more
+    _text("federator", nullable=True),  # who asked in the researcher's name, and is answered; None: the researcher
+    _text("mandate_id", nullable=True),  # under which
     sa.Index("rounds_by_experiment", "experiment_id", "accepted_at", "researcher"),
 )
 IS_OPEN = rounds.c.ended_at.is_(None)  # it waits or runs; its step is none of protocol.rounds.FINAL_STEPS
@@ -143,6 +145,16 @@ sa.Index("rounds_open", rounds.c.experiment_id, rounds.c.accepted_at, sqlite_whe
 IS_ANSWERED, HAS_FAILED = sa.text("step = 'replied'"), sa.text("step = 'failed'")
 sa.Index("rounds_answered", rounds.c.experiment_id, rounds.c.round, rounds.c.accepted_at, sqlite_where=IS_ANSWERED)
 sa.Index("rounds_failed", rounds.c.ended_at, sqlite_where=HAS_FAILED)
+IS_MANDATED = rounds.c.mandate_id.is_not(None)
+sa.Index("rounds_mandated", rounds.c.mandate_id, rounds.c.researcher, sqlite_where=IS_MANDATED)
+# Mandates that a researcher took back, by stopping the experiment: all that were issued until then.
+withdrawals = sa.Table(
+    "withdrawals",
+    metadata,
+    sa.Column("researcher", sa.Text, primary_key=True),
+    sa.Column("experiment_id", sa.Text, primary_key=True),
+    _time("until"),  # when the Stop was written, by the researcher's clock
+)
 pauses = sa.Table(
     "pauses",
     metadata,

@@ -13,14 +13,14 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from appliance.network.jobs import selectors, services
-from appliance.network.jobs.models import Job
+from appliance.network.jobs.models import Job, JobState
 from appliance.network.jobs.permissions import MayClaim, MayLook, MayLookOrSubmit, MaySubmit
 from appliance.network.members.authentication import caller
 from appliance.network.schema import ERRORS
 from appliance.protocol.jose import read_json
+from appliance.protocol.mandate import MAX_MANDATE_CHARS
 
 _MAX_LISTED = 1000
-_MAX_MANDATE = 16 << 10
 
 
 class JsonText(serializers.JSONField):
@@ -36,6 +36,7 @@ class JobBrief(serializers.Serializer[Job]):
 
     id = serializers.UUIDField()
     owner = serializers.CharField()
+    federator = serializers.CharField()
     state = serializers.CharField()
     claimed_by = serializers.CharField()
     submitted_at = serializers.DateTimeField()
@@ -47,6 +48,7 @@ class JobOutput(JobBrief):
 
     spec = JsonText()
     mandate = serializers.CharField()
+    progress = JsonText(allow_null=True)
     outcome = JsonText(allow_null=True)
 
 
@@ -54,8 +56,21 @@ class JobInput(serializers.Serializer[object]):
     """A new job."""
 
     id = serializers.UUIDField(help_text="Of the caller's choice; the same call again changes nothing.")
+    federator = serializers.CharField(max_length=63, help_text="The federator that shall run it.")
     spec = serializers.JSONField(help_text="For the federator to read.")
-    mandate = serializers.CharField(max_length=_MAX_MANDATE, help_text="The researcher's signed mandate.")
+    mandate = serializers.CharField(max_length=MAX_MANDATE_CHARS, help_text="The researcher's signed mandate.")
+
+
+class ProgressInput(serializers.Serializer[object]):
+    """How far a job is."""
+
+    progress = serializers.JSONField()
+
+
+class ListInput(serializers.Serializer[object]):
+    """Which jobs are meant."""
+
+    state = serializers.ChoiceField(choices=JobState.choices, required=False)
 
 
 class OutcomeInput(serializers.Serializer[object]):
@@ -69,17 +84,20 @@ class JobsView(APIView):
 
     permission_classes = [MayLookOrSubmit]
 
-    @extend_schema(responses={200: JobBrief(many=True), **ERRORS})
+    @extend_schema(parameters=[ListInput], responses={200: JobBrief(many=True), **ERRORS})
     def get(self, request: Request) -> Response:
         """What the caller submitted or claimed, the newest thousand."""
-        jobs = selectors.job_list(caller(request).id)[:_MAX_LISTED]
+        wanted = ListInput(data=request.query_params)
+        wanted.is_valid(raise_exception=True)
+        jobs = selectors.job_list(caller(request).id, state=wanted.validated_data.get("state"))[:_MAX_LISTED]
         return Response([JobBrief(job).data for job in jobs])
 
     @extend_schema(request=JobInput, responses={200: JobOutput, 201: JobOutput, **ERRORS})
     def post(self, request: Request) -> Response:
         """Submit a job; researchers only; may be repeated."""
         data = _checked(JobInput, request)
-        job, is_new = services.job_submit(caller(request).id, data["id"], spec=data["spec"], mandate=data["mandate"])
+        terms = {name: data[name] for name in ("federator", "spec", "mandate")}
+        job, is_new = services.job_submit(caller(request).id, data["id"], **terms)
         return Response(JobOutput(job).data, status=HTTPStatus.CREATED if is_new else HTTPStatus.OK)
 
 
@@ -114,9 +132,21 @@ class ClaimView(APIView):
         request=None, responses={200: JobOutput, 204: OpenApiResponse(description="Nothing waits."), **ERRORS}
     )
     def post(self, request: Request) -> Response:
-        """Take the oldest queued job."""
+        """Take the oldest job that waits for the caller."""
         job = services.job_claim(caller(request).id)
         return Response(JobOutput(job).data) if job else Response(status=HTTPStatus.NO_CONTENT)
+
+
+class ProgressView(APIView):
+    """How a job goes."""
+
+    permission_classes = [MayClaim]
+
+    @extend_schema(request=ProgressInput, responses={200: JobOutput, **ERRORS})
+    def post(self, request: Request, job_id: UUID) -> Response:
+        """Say how far a job is that the caller claimed; 409 once the researcher cancelled it."""
+        progress = _checked(ProgressInput, request)["progress"]
+        return Response(JobOutput(services.job_progress(caller(request).id, job_id, progress)).data)
 
 
 class FinishView(APIView):

@@ -10,9 +10,10 @@ from appliance.network.errors import JobUnknownError
 from appliance.network.jobs.models import Job
 
 
-def job_list(member: str) -> QuerySet[Job]:
-    """What the member submitted, or claimed, the newest first."""
-    return Job.objects.filter(Q(owner=member) | Q(claimed_by=member)).order_by("-submitted_at", "id")
+def job_list(member: str, *, state: str | None = None) -> QuerySet[Job]:
+    """What the member submitted, or claimed, the newest first; of one state only, if it is given."""
+    jobs = Job.objects.filter(Q(owner=member) | Q(claimed_by=member)).order_by("-submitted_at", "id")
+    return jobs if state is None else jobs.filter(state=state)
 
 
 def job_show(member: str, job_id: UUID) -> Job:

@@ -15,16 +15,19 @@ from appliance.network.database import writing
 from appliance.network.errors import JobStateError, RequestInvalidError
 from appliance.network.jobs import selectors
 from appliance.network.jobs.models import Job, JobState
+from appliance.network.members.selectors import register_current
+from appliance.protocol.register import Role
 
-MAX_OUTCOME_BYTES = 64 << 10
+MAX_OUTCOME_BYTES = 64 << 10  # as progress
 
 
-def job_submit(member: str, job_id: UUID, *, spec: Any, mandate: str) -> tuple[Job, bool]:
+def job_submit(member: str, job_id: UUID, *, federator: str, spec: Any, mandate: str) -> tuple[Job, bool]:
     """Put a job into the queue; the same one again finds the first.
 
     Args:
         member: The researcher.
         job_id: Of the researcher's choice.
+        federator: Who shall run it.
         spec: JSON, for the federator to read.
         mandate: The researcher's signed mandate.
 
@@ -32,28 +35,30 @@ def job_submit(member: str, job_id: UUID, *, spec: Any, mandate: str) -> tuple[J
         The job, and whether it is new.
 
     Raises:
-        RequestInvalidError: The specification is too large.
+        RequestInvalidError: The specification is too large, or there is no such federator.
         JobStateError: The id is taken by another job.
     """
     text = _json_text(spec, settings.FEDWARD.max_job_bytes, "spec")
+    if federator not in {one.id for one in register_current().with_role(Role.FEDERATOR)}:
+        raise RequestInvalidError(f"federator: '{federator[:63]}' is no active federator.")
     try:
         with writing():
             known = Job.objects.filter(id=job_id).first()
             if known is None:
-                job = Job.objects.create(id=job_id, owner=member, spec=text, mandate=mandate)
+                job = Job.objects.create(id=job_id, owner=member, federator=federator, spec=text, mandate=mandate)
                 line_append(member, "job.submitted", str(job_id), bytes=len(text))
                 return job, True
     except IntegrityError:  # on PostgreSQL, the same call twice at once
         known = Job.objects.get(id=job_id)
-    if (known.owner, known.spec, known.mandate) != (member, text, mandate):
+    if (known.owner, known.federator, known.spec, known.mandate) != (member, federator, text, mandate):
         raise JobStateError("This id is taken by another job.", remedy="Choose a fresh UUID.")
     return known, False
 
 
 def job_claim(member: str) -> Job | None:
-    """Give the oldest queued job to a federator; None when nothing waits."""
+    """Give a federator the oldest job that waits for it; None when nothing does."""
     with writing():
-        queued = Job.objects.filter(state=JobState.QUEUED).order_by("submitted_at", "id")
+        queued = Job.objects.filter(federator=member, state=JobState.QUEUED).order_by("submitted_at", "id")
         job = queued.select_for_update(skip_locked=True).first()
         if job is not None:
             job.state, job.claimed_by = JobState.CLAIMED, member
@@ -70,6 +75,23 @@ def job_cancel(member: str, job_id: UUID) -> Job:
         JobStateError: It is done or failed.
     """
     return _move(member, job_id, {"owner": member}, (JobState.QUEUED, JobState.CLAIMED), JobState.CANCELLED)
+
+
+def job_progress(member: str, job_id: UUID, progress: Any) -> Job:
+    """What the federator that claimed a job has to say of it, in the place of what it said before.
+
+    It may be said of a job that is over as well: files that hold its result expire, and are put there again.
+
+    Raises:
+        JobUnknownError: Not claimed by the member.
+        JobStateError: The researcher cancelled it.
+    """
+    text = _json_text(progress, MAX_OUTCOME_BYTES, "progress")
+    running = Job.objects.filter(id=job_id, claimed_by=member).exclude(state=JobState.CANCELLED)
+    if not running.update(progress=text, changed_at=timezone.now()):
+        job = selectors.job_show(member, job_id)
+        raise JobStateError(f"The job is {job.state}.")
+    return selectors.job_show(member, job_id)
 
 
 def job_finish(member: str, job_id: UUID, outcome: Any) -> Job:

@@ -24,6 +24,8 @@ _TAKEN = {"hub", "network", "operator", "consortium", "localhost"}
 RENAMED: dict[str, str] = {}  # a variable's old name and its present one; an old name stays here for good
 _NOT_YET = {"fedward_secagg": ("required", "Secure aggregation"), "fedward_dp": (None, "Differential privacy")}
 
+_GROUPS = ("hub", "nodes", "researchers", "federator")  # the last one may be empty, or missing
+
 Values = Mapping[str, Any]
 
 
@@ -56,13 +58,13 @@ def inventory_findings(
 
 
 def _group_faults(groups: Mapping[str, list[str]]) -> Iterator[str]:
-    hub, nodes, researchers = (groups.get(name, []) for name in ("hub", "nodes", "researchers"))
+    hub, nodes, researchers, federator = (groups.get(name, []) for name in _GROUPS)
     if len(hub) != 1:
         yield f"The group 'hub' has {len(hub)} hosts; it needs exactly one."
     if not nodes:
         yield "The group 'nodes' is empty; name each hospital's host in it."
     seen: dict[str, str] = {}
-    for group, members in (("hub", hub), ("nodes", nodes), ("researchers", researchers)):
+    for group, members in zip(_GROUPS, (hub, nodes, researchers, federator), strict=True):
         for name in members:
             if name in seen:
                 yield f"'{name}' is in the groups '{seen[name]}' and '{group}'; a host is one member and has one part."

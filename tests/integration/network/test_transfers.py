@@ -203,7 +203,7 @@ def test_the_queue_hands_each_job_out_once(host: Host) -> None:
     alice, fed = host.client("alice"), host.client("fed")
     ids = [str(uuid.uuid4()) for _ in range(8)]
     for job_id in ids:
-        alice.jobs_submit(job_id, spec={"a": 1}, mandate="signed")
+        alice.jobs_submit(job_id, federator="fed", spec={"a": 1}, mandate="signed")
 
     with ThreadPoolExecutor(8) as pool:
         claimed = [job["id"] for job in pool.map(lambda _: fed.jobs_claim(), range(10)) if job]

@@ -41,6 +41,7 @@ ROLES = {
     "alice": Role.RESEARCHER,
     "mallory": Role.RESEARCHER,
     "fed": Role.FEDERATOR,
+    "rival": Role.FEDERATOR,
     "operator": Role.OPERATOR,
 }
 

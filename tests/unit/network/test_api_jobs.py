@@ -23,7 +23,7 @@ def fed(host: Any, world: Any) -> APIClient:
 @pytest.fixture
 def job() -> dict[str, Any]:
     """What alice submits."""
-    return {"id": str(uuid.uuid4()), "spec": {"rounds": 3, "name": "é"}, "mandate": "signed"}
+    return {"id": str(uuid.uuid4()), "federator": "fed", "spec": {"rounds": 3, "name": "é"}, "mandate": "signed"}
 
 
 def submit(client: APIClient, job: dict[str, Any]) -> Any:
@@ -60,7 +60,9 @@ def test_another_job_needs_another_id(alice: APIClient, mallory: APIClient, job:
     assert submit(mallory, job).status_code == 409
 
 
-@pytest.mark.parametrize("change", [{"spec": "x" * 300_000}, {"mandate": ""}, {"id": "1"}, {"spec": "\x00"}])
+@pytest.mark.parametrize(
+    "change", [{"spec": "x" * 300_000}, {"mandate": ""}, {"id": "1"}, {"spec": "\x00"}, {"federator": "north"}]
+)
 def test_a_faulty_job_is_refused(change: dict[str, Any], alice: APIClient, job: dict[str, Any]) -> None:
     """By its field, and never with a 500."""
     answer = submit(alice, {**job, **change})
@@ -92,6 +94,48 @@ def test_a_job_is_claimed_once(alice: APIClient, fed: APIClient, job: dict[str, 
     fed.post(f"{ADDRESS}/claim")
 
     assert fed.post(f"{ADDRESS}/claim").status_code == 204
+
+
+def test_a_job_is_for_the_federator_that_was_chosen(
+    alice: APIClient, fed: APIClient, world: Any, job: dict[str, Any]
+) -> None:
+    """The mandate names it, so that no other could do anything with it."""
+    submit(alice, job)
+
+    assert world.client("rival").post(f"{ADDRESS}/claim").status_code == 204
+    assert fed.post(f"{ADDRESS}/claim").json()["federator"] == "fed"
+
+
+def test_the_researcher_reads_how_far_it_is(alice: APIClient, fed: APIClient, job: dict[str, Any]) -> None:
+    """The newest word counts, also of a job that is done: its result may have to be sent again."""
+    submit(alice, job)
+    fed.post(f"{ADDRESS}/claim")
+    for word in ("round 1", "round 2"):
+        assert end(fed, job, "progress", word).status_code == 400
+        assert fed.post(f"{ADDRESS}/{job['id']}/progress", {"progress": word}, format="json").status_code == 200
+    end(fed, job, "finish")
+
+    assert fed.post(f"{ADDRESS}/{job['id']}/progress", {"progress": "again"}, format="json").status_code == 200
+    assert alice.get(f"{ADDRESS}/{job['id']}").json()["progress"] == "again"
+
+
+def test_a_federator_hears_of_a_change_of_mind(alice: APIClient, fed: APIClient, job: dict[str, Any]) -> None:
+    """It is told when it reports, and stops."""
+    submit(alice, job)
+    fed.post(f"{ADDRESS}/claim")
+    end(alice, job, "cancel")
+
+    answer = fed.post(f"{ADDRESS}/{job['id']}/progress", {"progress": "round 1"}, format="json")
+    assert (answer.status_code, answer.json()["code"]) == (409, "JOB_STATE")
+
+
+@pytest.mark.parametrize(("state", "count"), [("queued", 1), ("claimed", 0), ("", 1)])
+def test_jobs_are_listed_by_their_state(state: str, count: int, alice: APIClient, job: dict[str, Any]) -> None:
+    """A federator that starts again looks for what it was at."""
+    submit(alice, job)
+
+    found = alice.get(ADDRESS, {"state": state} if state else {})
+    assert len(found.json()) == count
 
 
 def test_only_federators_claim(alice: APIClient, north: APIClient) -> None:

@@ -216,7 +216,13 @@ def test_work_and_its_results_are_durable() -> None:
     assert durable == {"train", "train-reply", "plan-approval", "release", "model-kept", "stop", "stopped", "error"}
 
 
-@pytest.mark.parametrize("kind", ["train", "stop", "plan-approval"])
+@pytest.mark.parametrize("kind", ["search", "list", "plan-approval", "plan-status"])
+def test_a_federator_asks_for_no_more_than_rounds(kind: str) -> None:
+    """It needs no more: what it knows of datasets and plans, its researchers gave it."""
+    assert m.BODIES[kind].routes == {(Role.RESEARCHER, Role.NODE)}
+
+
+@pytest.mark.parametrize("kind", ["train", "stop"])
 def test_only_researcher_and_federator_direct_nodes(kind: str) -> None:
     """The network host cannot start a training, nor end one."""
     assert m.BODIES[kind].routes == {(Role.RESEARCHER, Role.NODE), (Role.FEDERATOR, Role.NODE)}

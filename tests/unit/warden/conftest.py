@@ -463,6 +463,13 @@ class Node:
         self._register = members.register
 
 
+def await_stop() -> None:
+    """Return when the Stop that arrived was dealt with."""
+    for thread in threading.enumerate():
+        if thread.name == "stop":
+            thread.join(WAIT_S)
+
+
 @pytest.fixture(autouse=True)
 def uploads(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """The tests' models are small: without this they would all be enclosed, and no file would ever be transferred."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
 import time
 from typing import Any
 
@@ -39,7 +38,7 @@ from appliance.warden import desk as desk_module
 from appliance.warden.desk import REFUSALS_PER_MINUTE
 from appliance.warden.store import egress, plans, rounds
 from tests.conftest import Members
-from tests.unit.warden.conftest import PLAN, PLAN_SHA, WAIT_S, Node, OffsetClock
+from tests.unit.warden.conftest import PLAN, PLAN_SHA, WAIT_S, Node, OffsetClock, await_stop
 
 APPROVAL = PlanApproval(name="plan", description="", source=PLAN, sha256=PLAN_SHA)
 
@@ -199,7 +198,7 @@ def test_nobody_trains_under_another_researchers_experiment(ready: Node, request
         ({"plan_sha256": "0" * 64}, Code.PLAN_UNKNOWN),
         ({"training_args": {"test_ratio": 0.9}}, Code.TOO_FEW_SAMPLES),
         ({"deadline": 1}, Code.ROUND_TIMEOUT),
-        ({"mandate": "from alice"}, Code.POLICY_REFUSED),
+        ({"mandate": "from alice"}, Code.MANDATE_INVALID),
     ],
 )
 def test_a_refused_request_is_answered_receipted_audited_and_not_done(
@@ -467,13 +466,6 @@ def test_an_answer_too_large_for_a_message_is_not_sent(
 
 
 # Stop
-
-
-def await_stop() -> None:
-    """Return when the Stop that arrived was dealt with."""
-    for thread in threading.enumerate():
-        if thread.name == "stop":
-            thread.join(WAIT_S)
 
 
 def stop_and_wait(node: Node, sender: str = "alice") -> None:

@@ -330,7 +330,6 @@ def test_parameters_larger_than_an_update_may_be_are_not_fetched(node: Node, flo
     [
         {"secagg": SecAggTerms(scheme="masking", min_nodes=3)},
         {"privacy": PrivacyTerms(guarantee="record", epsilon=1.0, delta=1e-5)},
-        {"mandate": "signed"},
         {"deadline": 1},
     ],
 )

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from appliance.embedded.consortium import NETWORK
 from appliance.protocol.errors import Code, FedWardError
 from researcher_kit import JobState, attach
+from researcher_kit.federation import HOME_VARIABLE
 from researcher_kit.jobs import Job
-from tests.hospitals import Hospitals, bits, training_args
+from researcher_kit.notebooks import TUTORIALS
+from tests.hospitals import NODES, Hospitals, bits, training_args
 from tests.integration.network.hosts import wait_until
+from tests.notebooks import run_notebook
 
 FEDERATOR = "fed"
 ROUNDS = 4
@@ -100,6 +105,28 @@ def test_a_hospitals_refusal_reaches_the_researcher(people: Hospitals) -> None:
     with closing(people.federation()) as elsewhere, pytest.raises(FedWardError, match="Too few") as refused:
         over(attach(job_id, elsewhere))
     assert refused.value.code is Code.TOO_FEW_SAMPLES
+
+
+def test_the_tutorial_submits_goes_and_finds_its_job_again(
+    people: Hospitals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the plan's approval to the evaluation of what was trained meanwhile, as a researcher presses Shift-Enter."""
+    monkeypatch.setenv(HOME_VARIABLE, str(people.home("alice")))
+    monkeypatch.chdir(tmp_path)
+
+    def staff_approve(_number: int, names: dict[str, Any]) -> None:
+        if "experiment" in names and "job" not in names:
+            for node in NODES:
+                people.staff(node).call("plan.approve", plan=names["experiment"].plan_status().answers[node].sha256)
+
+    def choose(text: str) -> str:
+        return text.replace("FEDERATOR = None", f'FEDERATOR = "{FEDERATOR}"')
+
+    names = run_notebook(TUTORIALS / "09-unattended-run.ipynb", change=choose, between=staff_approve)
+
+    assert names["job_id"] == names["job"].id
+    assert names["result"].round_current() == names["result"].round_limit() == 4
+    assert names["result"].last_evaluation().mean["AUC"] > 0.9
 
 
 def _services(people: Hospitals) -> set[int]:

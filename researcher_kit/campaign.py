@@ -246,7 +246,8 @@ class Campaign:
             state = f"{sum(not result.error for result in over)} of {len(self._of(point))}"
             rows.append((*(word for _, word in point), state, *(str(by_name[name][place]) for name in names)))
         if len(points) > 1:
-            best = self._best_place(by_name[self.metric or names[0]]) if names else None
+            compared = self.metric or (names[0] if len(names) == 1 else "")
+            best = self._best_place(by_name[compared], compared) if compared in by_name else None
             columns = (*columns, "")
             rows = [(*row, "best" if place == best else "") for place, row in enumerate(rows)]
         title = f"Campaign in {self.folder.name}: {len(self._done())} of {len(self.runs)} runs are over"

@@ -220,3 +220,10 @@ def test_what_is_not_there_is_said(make: Make, hospitals: Hospitals) -> None:
 
     with pytest.raises(ExperimentArgumentError, match="Did you mean 'AUC'"):
         campaign.best("AUCC")
+
+
+def test_a_table_of_a_metric_that_no_test_returns_names_no_best(make: Make, hospitals: Hospitals) -> None:
+    """It is there nevertheless: the runs were paid for."""
+    campaign = make(sweep, {"epochs": [1, 2]}, folds=2, metric="AUCC")
+
+    assert [row[-1] for row in campaign.run().rows] == ["", ""]

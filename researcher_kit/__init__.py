@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import appliance.training
 from appliance.protocol.errors import FedWardError
-from appliance.training import DataManager, Metric
+from appliance.training import DataManager, Metric, Standardise, TensorTrainingPlan
 from researcher_kit.aggregators import (
     Aggregator,
     ConsensusADMM,
@@ -18,6 +18,7 @@ from researcher_kit.aggregators import (
     FedYogi,
     Krum,
     Scaffold,
+    ServerOptimizer,
     TrimmedMean,
 )
 from researcher_kit.attach import attach
@@ -85,9 +86,12 @@ __all__ = [
     "Quorum",
     "RandomFraction",
     "Scaffold",
+    "ServerOptimizer",
     "SklearnTrainingPlan",
+    "Standardise",
     "Steps",
     "Strategy",
+    "TensorTrainingPlan",
     "TorchTrainingPlan",
     "TrimmedMean",
     "attach",

@@ -85,6 +85,7 @@ class Breakpoint(_Part):
     history: tuple[RoundRecord, ...]
     parameters_sha256: Sha256
     trained: tuple[str, ...] | None = None  # tensors that are no buffers; unknown in breakpoints of the first release
+    frozen: tuple[str, ...] = ()
     aggregator_sha256: Sha256 | None = None
     schedules: dict[str, Schedule] = {}
     early_stopping: dict[str, JsonValue] | None = None

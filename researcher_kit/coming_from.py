@@ -17,9 +17,16 @@ OTHER_NAMES = {
     "training_plan_path": "training_plan_file",
     "training_data": "datasets",
 }
-_ANALYTICS = "Let a plan return sums as its tensors. Statistics by one call come with a later release."
-_OPTIMIZER = "Optimize on the researcher's side by the aggregator: aggregator=FedAdam(), FedYogi() or FedAdagrad()."
-_PREPROCESS = "Prepare the samples in training_data, which runs at each hospital."
+_ANALYTICS = (
+    "Write a TensorTrainingPlan, which returns means over samples. Statistics by one call come with a later release."
+)
+_OPTIMIZER = (
+    "Optimize on the researcher's side by the aggregator: FedAdam(), FedYogi(), "
+    "FedAdagrad(), or ServerOptimizer(optimizer) with one of declearn's."
+)
+_PREPROCESS = (
+    "Override preprocess(data, target), or init_standardisation() for means and deviations over all hospitals."
+)
 _SECAGG = "Leave it out: this release has no secure aggregation yet, and updates are sealed to you alone."
 _WATCH = "Hear of every step with experiment.on_event(function)."
 # Arguments of Experiment: leaving them out, or False or None, is right.

@@ -21,6 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import structlog
 from pydantic import ValidationError
 
@@ -43,6 +44,7 @@ from appliance.protocol.wording import did_you_mean
 from appliance.training.arguments import TrainingArguments
 from appliance.training.plan import TrainingPlan
 from appliance.training.source import PlanSource, load_plan
+from appliance.training.standardise import PREFIX as STANDARDISATION
 from researcher_kit import breakpoints
 from researcher_kit.aggregators import AGGREGATORS, Aggregator, FedAverage, Setting
 from researcher_kit.coming_from import OTHER_NAMES, under_our_names
@@ -171,9 +173,11 @@ class Experiment(Settings):
         self._round = 0
         self._history: tuple[RoundRecord, ...] = ()
         self._parameters: Path | None = None
+        self._initial: dict[str, Array] = {}  # see ``start_from``
         self._best: Path | None = None
         self._fingerprints: dict[str, str] = {}  # of the datasets, by node
         self._trained: frozenset[str] | None = None  # see ``aggregators.Setting``
+        self._frozen: frozenset[str] = frozenset()  # see ``round.Terms``
         self._superseded: Path | None = None  # an automatic breakpoint that the next one replaces
         self._obsolete: list[Callable[[], None]] = []  # deletes files that nobody needs any more
         self._upload_to_delete: str | None = None
@@ -251,6 +255,31 @@ class Experiment(Settings):
     def parameters(self) -> dict[str, Array]:
         """The global parameters as arrays by name; before the first round, those that the model starts with."""
         return dict(TensorFile(self._require_parameters()))
+
+    def start_from(self, parameters: Mapping[str, Any] | Path | str) -> None:
+        """Begin with these parameters instead of ``init_model``'s: a model that was trained elsewhere, or a part of it.
+
+        Args:
+            parameters: A safetensors file, or arrays or tensors by name; a name that is missing begins as it would.
+
+        Raises:
+            ExperimentArgumentError: A round is closed already, or a tensor has another name or shape than the model's.
+            TensorFileError: Not a tensor file.
+        """
+        if self._round:
+            raise ExperimentArgumentError(
+                f"The model was trained for {self._round} rounds already.", remedy="Begin a new Experiment."
+            )
+        given = TensorFile(parameters) if isinstance(parameters, Path | str) else parameters
+        own = self._build_plan().get_parameters(copy=False)
+        for name in given:
+            shape, hint = np.shape(given[name]), did_you_mean(str(name), own)
+            if name not in own:
+                raise ExperimentArgumentError(f"The plan's model has no tensor '{name}'.{hint}")
+            if shape != own[name].shape:
+                raise ExperimentArgumentError(f"The tensor '{name}' is {shape}; the model's is {own[name].shape}.")
+        self._initial = {name: np.array(given[name], own[name].dtype) for name in given}
+        self._is_plan_new = True
 
     def best_round(self) -> BestRound | None:
         """After which round the parameters were best; None without early stopping, or when none were tested."""
@@ -687,6 +716,7 @@ class Experiment(Settings):
         experiment._training_args = TrainingArguments.parse(state.training_args)
         experiment._round_limit, experiment._save_breakpoints = state.round_limit, state.save_breakpoints
         experiment._trained = None if state.trained is None else frozenset(state.trained)
+        experiment._frozen = frozenset(state.frozen)
         experiment._aggregator, is_same = _part(state.aggregator, aggregator, AGGREGATORS, "aggregator")
         if is_same:
             kept = found / breakpoints.AGGREGATOR_FILE
@@ -725,6 +755,7 @@ class Experiment(Settings):
             history=self._history,
             parameters_sha256=breakpoints.file_sha256(parameters),
             trained=None if self._trained is None else tuple(sorted(self._trained)),
+            frozen=tuple(sorted(self._frozen)),
             schedules=self._schedules,
             fingerprints=self._fingerprints,
             early_stopping=vars(self._early_stopping) if self._early_stopping else None,
@@ -816,11 +847,17 @@ class Experiment(Settings):
             plan=self._require_plan(),
             model_args=self._model_args,
             training_args=self._scheduled(number),
-            aggregator=self._aggregator,
+            aggregator=FedAverage() if self._is_to_measure() else self._aggregator,
             strategy=self._strategy,
             parameters=self._require_parameters(),
             mandate=self._mandate,
+            frozen=self._frozen,
         )
+
+    def _is_to_measure(self) -> bool:
+        """Whether the next round finds what the data are standardised by: a mean, whatever the aggregator."""
+        known = TensorFile(self._require_parameters()).get(f"{STANDARDISATION}is_known")
+        return known is not None and not known.any()
 
     def _supersede(self, saved: Path) -> None:
         if self._superseded and self._superseded != saved:
@@ -913,7 +950,7 @@ class Experiment(Settings):
         elif self._is_plan_new:
             plan = self._build_plan()
             self._require_same_model(plan.get_parameters(copy=False))
-            self._trained = plan.trained_names()
+            self._trained, self._frozen = plan.trained_names(), plan.frozen_names()
         self._is_plan_new = False
         assert self._parameters is not None
         return self._parameters
@@ -924,8 +961,8 @@ class Experiment(Settings):
         start = folder / ".start.safetensors"
         start.unlink(missing_ok=True)  # after a crash it may be a breakpoint's own file, which never changes
         plan = self._build_plan()
-        self._trained = plan.trained_names()
-        write_tensors(plan.get_parameters(copy=False), start)
+        self._trained, self._frozen = plan.trained_names(), plan.frozen_names()
+        write_tensors(plan.get_parameters(copy=False) | self._initial, start)
         saved = self._save(start)
         start.unlink()
         self._superseded = None if self._save_breakpoints else saved

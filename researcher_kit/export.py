@@ -24,6 +24,7 @@ import jinja2
 from appliance.protocol.errors import Code, FedWardError, takes_no_more
 from appliance.protocol.messages import CARD_FILE, CARD_TEXT, MODEL_FILE
 from appliance.protocol.tensors import TensorFile, write_tensors
+from appliance.training.standardise import PREFIX as STANDARDISATION
 from researcher_kit.breakpoints import file_sha256
 from researcher_kit.errors import ExperimentArgumentError
 from researcher_kit.history import History
@@ -73,7 +74,8 @@ def write_export(folder: Path, parameters: Path, plan_text: str, card: dict[str,
 def _write_state_dict(tensors: Mapping[str, Any], path: Path) -> None:
     import torch  # noqa: PLC0415 - seconds, and scikit-learn's models do without
 
-    torch.save({name: torch.from_numpy(tensors[name]) for name in tensors}, path)
+    model = (name for name in tensors if not name.startswith(STANDARDISATION))
+    torch.save({name: torch.from_numpy(tensors[name]) for name in model}, path)
 
 
 def versions() -> dict[str, str]:

@@ -41,7 +41,7 @@ from appliance.protocol.messages import (
 )
 from appliance.protocol.rounds import ResearcherStep
 from appliance.protocol.sealing import Sealed, open_key, seal, seal_key, sealed_size
-from appliance.protocol.tensors import AGGREGATOR_PREFIX, TensorFile
+from appliance.protocol.tensors import AGGREGATOR_PREFIX, FROZEN_PREFIX, TensorFile
 from appliance.training.source import PlanSource
 from researcher_kit.aggregators.base import Aggregator, Update, require_like
 from researcher_kit.errors import (
@@ -85,6 +85,7 @@ class Terms:
         parameters: The tensor file of the global parameters.
         train: False: only test them.
         mandate: The researcher's, when a federator asks.
+        frozen: Those of the parameters that nodes get and do not return.
     """
 
     experiment_id: str
@@ -99,6 +100,7 @@ class Terms:
     parameters: Path
     train: bool = True
     mandate: str | None = None
+    frozen: frozenset[str] = frozenset()
 
     def digest(self) -> str:
         """A hash of what the requests say; a round begun on other terms is not taken up again."""
@@ -292,11 +294,13 @@ class Round:
 
     def _tensors_for_nodes(self) -> Path:
         """The file that the nodes get: the global parameters, and what the aggregator has for them."""
-        more = self._terms.aggregator.node_tensors()
-        if not more:
+        more, frozen = self._terms.aggregator.node_tensors(), self._terms.frozen
+        if not more and not frozen:
             return self._terms.parameters
         named = {f"{AGGREGATOR_PREFIX}{name}": array for name, array in more.items()}
-        return self._spool.write_request(named | dict(TensorFile(self._terms.parameters)))
+        for name, array in TensorFile(self._terms.parameters).items():
+            named[f"{FROZEN_PREFIX}{name}" if name in frozen else name] = array
+        return self._spool.write_request(named)
 
     def _upload_parameters(self, path: Path, sealed: Sealed, recipients: Sequence[str]) -> str:
         upload_id = str(uuid.uuid4())
@@ -380,7 +384,7 @@ class Round:
     def _take_all(self, row: RoundRow) -> None:
         requests = self._book.requests(self._terms.round)
         self._requests = {request.jti: request for request in requests if request.node_id in (row.used or row.chosen)}
-        self._parameters = TensorFile(self._terms.parameters)
+        self._parameters = TensorFile(self._terms.parameters).without(self._terms.frozen)
         self._expected = self._parameters.specs
         for request in self._requests.values():
             self._take(request)
@@ -505,7 +509,8 @@ class Round:
         fault = require_like(tensors, self._expected)
         if fault:
             raise AggregationError(f"{self._terms.aggregator!r} returned another model: {fault}.")
-        return tensors
+        whole = TensorFile(self._terms.parameters)
+        return {**tensors, **{name: whole[name] for name in self._terms.frozen}}
 
     def _record_of(self, node_id: str) -> NodeRecord:
         request = next(request for request in self._requests.values() if request.node_id == node_id)

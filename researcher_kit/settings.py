@@ -102,7 +102,7 @@ class Settings:
     def set_training_plan_class(self, plan: type[TrainingPlan]) -> None:
         """The training plan; its exact text is what hospitals approve."""
         is_plan = isinstance(plan, type) and issubclass(plan, TrainingPlan)
-        _require(is_plan, "training_plan_class", plan, "a class derived from TorchTrainingPlan or SklearnTrainingPlan")
+        _require(is_plan, "training_plan_class", plan, "a class derived from TorchTrainingPlan or another plan")
         self._set_plan(plan_source(plan))
 
     def set_training_plan_file(self, path: Path | str) -> None:

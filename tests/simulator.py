@@ -63,7 +63,7 @@ from appliance.protocol.messages import (
 )
 from appliance.protocol.register import CONSORTIUM, Member, Register, Role, sign_register
 from appliance.protocol.sealing import open_key, read_chunks, seal, seal_key, unseal
-from appliance.protocol.tensors import AGGREGATOR_PREFIX, tensor_bytes
+from appliance.protocol.tensors import AGGREGATOR_PREFIX, FROZEN_PREFIX, tensor_bytes
 from appliance.protocol.topics import Topic, last_will_topic, parse_topic
 from appliance.transport import mailbox
 from appliance.transport.mailbox import Mailbox
@@ -478,7 +478,8 @@ class SimulatedNode:
         yield Scalar(**place, iteration=1, iterations=2, epoch=1, values={"loss": 0.5})
         try:
             tensors = self._parameters(train)
-            self.sent = {name: tensors.pop(name) for name in [*tensors] if name.startswith(AGGREGATOR_PREFIX)}
+            prefixes = (AGGREGATOR_PREFIX, FROZEN_PREFIX)
+            self.sent = {name: tensors.pop(name) for name in [*tensors] if name.startswith(prefixes)}
             update, samples = self.train(self, train, tensors)
         except FedWardError as error:
             yield ErrorReply(**place, code=error.code, message=error.message, rule=error.rule, plan_line=self.plan_line)

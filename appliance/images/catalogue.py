@@ -37,9 +37,9 @@ IMAGES = {
         Image("network", ("network",)),
         Image("warden", ("warden",)),
         Image("node-gui", ("gui",)),
-        Image("runner-cpu", ("runner",), carries_torch=True),
-        Image("runner-gpu", ("runner",), carries_torch=True, is_default=False),
-        Image("researcher-kit", ("kit",), carries_torch=True),
+        Image("runner-cpu", ("runner", "declearn"), carries_torch=True),
+        Image("runner-gpu", ("runner", "declearn"), carries_torch=True, is_default=False),
+        Image("researcher-kit", ("kit", "declearn"), carries_torch=True),
         Image("federator", ("federator",), is_default=False),  # for a consortium that has one
     )
 }

@@ -12,7 +12,7 @@ import json
 import math
 import os
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ MAX_TENSORS = 100_000
 MAX_NAME = 512
 MAX_HEADER_BYTES = 32 << 20
 AGGREGATOR_PREFIX = "aggregator/"  # of tensors that travel with the parameters for an aggregator's sake
+FROZEN_PREFIX = "frozen/"  # of tensors of the model that no round trains: nodes get them, and do not return them
 PART_BYTES = 1 << 20  # of a tensor that is read in parts: few calls, and it stays in the processor's cache
 
 
@@ -99,13 +100,31 @@ class TensorFile(Mapping[str, Array]):
 
     def split(self, prefix: str) -> tuple[TensorFile, TensorFile]:
         """The tensors whose names begin otherwise, and those whose names begin with ``prefix``, without it."""
-        rest, found = copy.copy(self), copy.copy(self)
-        rest._whole = found._whole = self  # noqa: SLF001
-        rest.specs = {name: spec for name, spec in self.specs.items() if not name.startswith(prefix)}
-        found.specs = {name.removeprefix(prefix): spec for name, spec in self.specs.items() if name.startswith(prefix)}
-        # By the prefix alone: a tensor of the rest may bear the same name as one of these without it.
-        found._starts = {name: self._starts[f"{prefix}{name}"] for name in found.specs}  # noqa: SLF001
-        return rest, found
+        rest = self._view({name: name for name in self.specs if not name.startswith(prefix)})
+        return rest, self._view({name.removeprefix(prefix): name for name in self.specs if name.startswith(prefix)})
+
+    def without(self, names: Collection[str]) -> TensorFile:
+        """All tensors but these."""
+        return self._view({name: name for name in self.specs if name not in names})
+
+    def unprefixed(self, prefix: str) -> TensorFile:
+        """All tensors, with ``prefix`` taken off the names that begin with it.
+
+        Raises:
+            TensorFileError: Two tensors would have one name.
+        """
+        names = {name.removeprefix(prefix): name for name in self.specs}
+        if len(names) < len(self.specs):
+            raise TensorFileError("The tensor file holds a tensor twice.")
+        return self._view(names)
+
+    def _view(self, names: Mapping[str, str]) -> TensorFile:
+        """Some tensors under other names: by the new name, the one here."""
+        view = copy.copy(self)
+        view._whole = self  # noqa: SLF001
+        view.specs = {new: self.specs[old] for new, old in names.items()}
+        view._starts = {new: self._starts[old] for new, old in names.items()}  # noqa: SLF001
+        return view
 
     def part(self, name: str, first: int, last: int) -> Array:
         """The elements from ``first`` up to ``last`` of a tensor laid out flat, as an array of their own."""

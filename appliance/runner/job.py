@@ -25,7 +25,7 @@ from appliance.protocol.local.jobs import (
     parse_request,
 )
 from appliance.protocol.messages import Metrics, Reached
-from appliance.protocol.tensors import AGGREGATOR_PREFIX, TensorFile
+from appliance.protocol.tensors import AGGREGATOR_PREFIX, FROZEN_PREFIX, TensorFile
 from appliance.runner.sandbox import confine
 from appliance.runner.stamp import stamp
 from appliance.runner.update import write_kept, write_update
@@ -146,8 +146,9 @@ class Worker:
             threads=self._threads,
             are_parameters_to_follow=True,
         )
-        received, sent = TensorFile(f"/proc/self/fd/{parameters_fd}").split(AGGREGATOR_PREFIX)
-        plan.set_parameters(received)
+        model, sent = TensorFile(f"/proc/self/fd/{parameters_fd}").split(AGGREGATOR_PREFIX)
+        plan.set_parameters(model.unprefixed(FROZEN_PREFIX))
+        received, frozen = model.split(FROZEN_PREFIX)
         plan.set_kept_tensors({} if kept_fd is None else TensorFile(f"/proc/self/fd/{kept_fd}"), sent)
         sample_count, _ = plan.split()
         started = time.monotonic()
@@ -159,10 +160,11 @@ class Worker:
             outcome = plan.train(reporter)
             sample_count, learning_rates = outcome.sample_count, outcome.learning_rates
             metrics += [_tested("local", plan)] if arguments.test_on_local_updates else []
-            fds = (write_update(plan.get_returned_parameters(), received),)
+            trained = plan.get_returned_parameters()
+            fds = (write_update({name: trained[name] for name in trained if name not in frozen}, received),)
             if kept := plan.get_kept_tensors():
                 fds = (*fds, write_kept(kept))
-        trained = Trained(
+        answer = Trained(
             job_id=job.job_id,
             sample_count=sample_count,
             metrics=tuple(found for found in metrics if found is not None),
@@ -170,7 +172,7 @@ class Worker:
             reached=reporter.last,
             learning_rates=learning_rates,
         )
-        return trained, fds
+        return answer, fds
 
     def _prepare(self, job: TrainJob) -> TrainingPlan:
         """The plan with its data: made at the first round, kept for the others."""

@@ -19,6 +19,8 @@ from appliance.training.metrics import Metric, evaluate
 from appliance.training.plan import TestOutcome, TrainingPlan, TrainingProgress, TrainOutcome
 from appliance.training.source import PlanSource, describe, load_plan, plan_line, plan_source
 from appliance.training.split import derive_seed, fold_indices, split_indices
+from appliance.training.standardise import Standardise
+from appliance.training.tensor_plan import TensorTrainingPlan
 
 if TYPE_CHECKING:
     from appliance.training.sklearn_named import (
@@ -54,6 +56,8 @@ __all__ = [
     "PlanInvalidError",
     "PlanSource",
     "SklearnTrainingPlan",
+    "Standardise",
+    "TensorTrainingPlan",
     "TestOutcome",
     "TorchTrainingPlan",
     "TrainOutcome",

@@ -35,6 +35,8 @@ from appliance.training.errors import (
 from appliance.training.loader_workers import read_ahead
 from appliance.training.metrics import evaluate
 from appliance.training.split import Indices, derive_seed, fold_indices, split_indices
+from appliance.training.standardise import PREFIX as STANDARDISATION
+from appliance.training.standardise import Standardise
 
 Array = NDArray[Any]
 Arrays = dict[str, Array]
@@ -102,7 +104,9 @@ class Samples(Protocol):
 
 
 @dataclass(frozen=True)
-class _Loaded:
+class Loaded:
+    """A plan's samples, and which of them are held out."""
+
     manager: DataManager
     samples: Samples
     train: Indices
@@ -110,7 +114,9 @@ class _Loaded:
 
 
 @dataclass(frozen=True)
-class _Batch:
+class Batch:
+    """Which samples the next update is made of."""
+
     iteration: int
     iterations: int
     epoch: int
@@ -130,7 +136,7 @@ def _never() -> bool:
 
 
 class TrainingPlan(ABC):
-    """What is common to all plans. Subclass ``TorchTrainingPlan`` or ``SklearnTrainingPlan``."""
+    """What is common to all plans: a researcher's is of ``Torch-``, ``Sklearn-`` or ``TensorTrainingPlan``."""
 
     def __init__(self) -> None:
         self._model: Any = None
@@ -143,7 +149,9 @@ class TrainingPlan(ABC):
         self._threads = 1
         self._dataset: Dataset | None = None
         self._dataset_file: str | None = None
-        self._loaded: _Loaded | None = None
+        self._loaded: Loaded | None = None
+        self._standardise: Standardise | None = None
+        self._is_measuring = False  # in the round that finds what to standardise by
 
     # Hooks
 
@@ -161,6 +169,18 @@ class TrainingPlan(ABC):
     @abstractmethod
     def training_data(self) -> DataManager:
         """Make samples from ``self.dataset``."""
+
+    def init_standardisation(self) -> Standardise | None:
+        """What the data are standardised by, over all nodes: ``Standardise(features=…)``; None: they are not."""
+        return None
+
+    def preprocess(self, data: Any, target: Any) -> tuple[Any, Any]:
+        """A batch of samples as they are to be used, before they are standardised; returns both."""
+        return data, target
+
+    def postprocess(self, output: Array) -> Array:
+        """The model's outputs for a batch as ``test_metric`` is to see them."""
+        return output
 
     def testing_step(self, data: Any, target: Any) -> Any:  # noqa: ARG002 - for the plans that have one
         """Return a number, or numbers by name, for held-out samples; without it ``test_metric`` is computed."""
@@ -187,6 +207,10 @@ class TrainingPlan(ABC):
     def training_args(self) -> dict[str, Any]:
         """All training arguments, defaults included."""
         return self._arguments.model_dump(mode="json")
+
+    def prepare(self, data: Any, target: Any = None) -> Any:
+        """Data as the model takes them: preprocessed and standardised. For predictions after the training."""
+        return self._prepared(data, target)[0]
 
     @property
     def round(self) -> int:
@@ -250,6 +274,7 @@ class TrainingPlan(ABC):
         self._seed, self._threads = seed, threads
         self._check_arguments(arguments)
         self._optimizer = self._model = None  # the last round's, whose memory the new one takes
+        self._standardise, self._is_measuring = self._init_standardisation(), False
         with self._reproducible():
             model = self._initial_model(are_parameters_to_follow=are_parameters_to_follow)
             self._model = self._adopt(model, use_gpu=use_gpu)
@@ -260,25 +285,33 @@ class TrainingPlan(ABC):
             self._loaded = self._dataset_file = None
         self._dataset = dataset
 
-    @abstractmethod
     def get_parameters(self, *, copy: bool = True) -> Arrays:
-        """The model's tensors by name: float32, or integers as they are.
+        """The tensors that travel, by name: the model's, and what the data are standardised by.
 
         Args:
             copy: False for arrays that may be the model's own memory, and change when it trains on.
         """
+        return self._model_tensors(copy=copy) | self._standardisation_tensors()
 
-    @abstractmethod
     def set_parameters(self, parameters: Mapping[str, Array]) -> None:
         """Give the model these tensors.
 
         Raises:
             ParametersInvalidError: They are not exactly the model's: other names or shapes.
         """
+        if self._standardise is not None:
+            parameters, found = _split(parameters, STANDARDISATION)
+            require_like(found, {name: array.shape for name, array in self._standardise.tensors().items()})
+            self._standardise.fill(found)
+        self._fill_model(parameters)
 
     def trained_names(self) -> frozenset[str]:
         """Those of ``get_parameters`` that training changes by an optimizer; the others are buffers."""
-        return frozenset(self.get_parameters(copy=False))
+        return frozenset(self._model_tensors(copy=False))
+
+    def frozen_names(self) -> frozenset[str]:
+        """Those of ``get_parameters`` that no round changes: nodes get them, and do not return them."""
+        return frozenset()
 
     def set_kept_tensors(self, kept: Mapping[str, Array], sent: Mapping[str, Array]) -> None:
         """Go on where this node's last round ended; called behind ``set_parameters``.
@@ -304,6 +337,8 @@ class TrainingPlan(ABC):
     def train(self, report: Report = _say_nothing, should_stop: StopQuery = _never) -> TrainOutcome:
         """Train as the arguments say, from the parameters that the model has.
 
+        A plan that standardises its data begins with a round that only measures them.
+
         Args:
             report: Gets the loss at the first, every ``log_interval``-th and the last update.
             should_stop: Asked before each update.
@@ -316,6 +351,10 @@ class TrainingPlan(ABC):
         if not len(loaded.train):
             message = f"No sample is left to train on: all {len(loaded.test)} are held out."
             raise TrainingFailedError(message, code=Code.TOO_FEW_SAMPLES)
+        if self._standardise is not None and not self._standardise.is_known:
+            self._measure(loaded, self._standardise)
+            report(TrainingProgress(1, 1, 1, {}))
+            return TrainOutcome(len(loaded.train), 0)
         iterations = 0
         with self._reproducible():
             self._start_training()
@@ -334,11 +373,13 @@ class TrainingPlan(ABC):
     def test(self) -> TestOutcome | None:
         """Test the parameters that the model has on the held-out samples; None when there are none.
 
+        None also in the round that finds what to standardise by.
+
         Raises:
             ArgumentInvalidError: Neither ``testing_step`` nor ``test_metric`` says what to measure.
         """
         loaded = self._load()
-        if not len(loaded.test):
+        if not len(loaded.test) or self._is_unmeasured():
             return None
         metric = self._arguments.test_metric
         if metric is None or self._has_testing_step():
@@ -355,7 +396,7 @@ class TrainingPlan(ABC):
             for _, (data, target) in batches:
                 true, output = self._predict(data, target)
                 targets.append(true)
-                outputs.append(output)
+                outputs.append(np.asarray(self.postprocess(output)))
         return np.concatenate(targets), np.concatenate(outputs)
 
     # What the kinds of plan fill in
@@ -365,6 +406,14 @@ class TrainingPlan(ABC):
 
     def _initial_model(self, *, are_parameters_to_follow: bool) -> Any:  # noqa: ARG002 - for those who can spare work
         return self.init_model(self.model_args())
+
+    @abstractmethod
+    def _model_tensors(self, *, copy: bool = True) -> Arrays:
+        """The model's tensors by name: float32, float64 for statistics, or integers as they are."""
+
+    @abstractmethod
+    def _fill_model(self, parameters: Mapping[str, Array]) -> None:
+        """Give the model these tensors; raises ParametersInvalidError unless names and shapes are its own."""
 
     @abstractmethod
     def _adopt(self, model: Any, *, use_gpu: bool) -> Any:
@@ -382,8 +431,8 @@ class TrainingPlan(ABC):
         return None
 
     @abstractmethod
-    def _update(self, data: Any, target: Any, *, wants_loss: bool) -> float:
-        """Make one update; the loss may be anything where it is not wanted."""
+    def _update(self, data: Any, target: Any, *, wants_loss: bool) -> float | None:
+        """Make one update; the loss may be anything where it is not wanted, and is None where there is none."""
 
     @abstractmethod
     def _predict(self, data: Any, target: Any) -> tuple[Array, Array]:
@@ -394,10 +443,45 @@ class TrainingPlan(ABC):
 
     # Inside
 
+    def _init_standardisation(self) -> Standardise | None:
+        made = self.init_standardisation()
+        if made is not None and not isinstance(made, Standardise):
+            raise PlanInvalidError("init_standardisation must return a Standardise, or None.")
+        return made
+
+    def _standardisation_tensors(self) -> Arrays:
+        found = {} if self._standardise is None else self._standardise.tensors()
+        return {f"{STANDARDISATION}{name}": array for name, array in found.items()}
+
+    def _is_unmeasured(self) -> bool:
+        """Whether the model has not seen data yet as it will see them."""
+        return self._is_measuring or (self._standardise is not None and not self._standardise.is_known)
+
+    def _measure(self, loaded: Loaded, standardise: Standardise) -> None:
+        """See each training sample once, whatever the arguments say."""
+        self._is_measuring = True
+        size, count = self._arguments.batch_size_or(loaded.manager.batch_size), len(loaded.train)
+        total = math.ceil(count / size)
+        batches = (Batch(n + 1, total, 1, loaded.train[n * size : (n + 1) * size]) for n in range(total))
+        standardise.begin()
+        with self._reproducible(), closing(self._read(loaded, batches)) as read:
+            for _, (data, _target) in read:
+                standardise.add(data)
+        standardise.end()
+
+    def _prepared(self, data: Any, target: Any) -> tuple[Any, Any]:
+        processed = self.preprocess(data, target)
+        if not isinstance(processed, tuple) or len(processed) != 2:
+            raise PlanInvalidError("preprocess must return data and target.")
+        data, target = processed
+        if self._standardise is not None and self._standardise.is_known:
+            data = self._standardise.apply(data)
+        return data, target
+
     def _reproducible(self) -> Any:
         return reproducible(self._seed, threads=self._threads)
 
-    def _load(self) -> _Loaded:
+    def _load(self) -> Loaded:
         if self._loaded is None:
             # Not by the round's seed: a child that keeps its samples must not differ from one that reads them anew.
             with reproducible(self._arguments.split_seed, threads=self._threads):
@@ -405,7 +489,7 @@ class TrainingPlan(ABC):
                 if not isinstance(manager, DataManager):
                     raise PlanInvalidError("training_data must return a DataManager.")
                 samples = self._read_samples(manager)
-            self._loaded = _Loaded(manager, samples, *self._split_of(manager))
+            self._loaded = Loaded(manager, samples, *self._split_of(manager))
         return self._loaded
 
     def _split_of(self, manager: DataManager) -> tuple[Indices, Indices]:
@@ -420,7 +504,7 @@ class TrainingPlan(ABC):
         is_row_by_row = self._dataset is not None and len(self._dataset) == len(manager)
         return self._dataset.groups if self._dataset is not None and is_row_by_row else None
 
-    def _batches(self, loaded: _Loaded) -> Iterator[_Batch]:
+    def _batches(self, loaded: Loaded) -> Iterator[Batch]:
         arguments, manager = self._arguments, loaded.manager
         count = len(loaded.train)
         size = min(arguments.batch_size_or(manager.batch_size), count)
@@ -435,24 +519,22 @@ class TrainingPlan(ABC):
             epoch, position = divmod(iteration, per_epoch)
             if position == 0 and shuffles:
                 order = generator.permutation(loaded.train)
-            yield _Batch(iteration + 1, total, epoch + 1, order[position * size : (position + 1) * size])
+            yield Batch(iteration + 1, total, epoch + 1, order[position * size : (position + 1) * size])
 
-    def _is_logged(self, batch: _Batch) -> bool:
+    def _is_logged(self, batch: Batch) -> bool:
         return batch.iteration in (1, batch.iterations) or batch.iteration % self._arguments.log_interval == 0
 
-    def _test_batches(self, loaded: _Loaded) -> Iterator[_Batch]:
+    def _test_batches(self, loaded: Loaded) -> Iterator[Batch]:
         size = self._arguments.test_batch_size or max(len(loaded.test), 1)
         total = math.ceil(len(loaded.test) / size)
         for number in range(total):
-            yield _Batch(number + 1, total, 0, loaded.test[number * size : (number + 1) * size])
+            yield Batch(number + 1, total, 0, loaded.test[number * size : (number + 1) * size])
 
-    def _read(
-        self, loaded: _Loaded, batches: Iterator[_Batch]
-    ) -> Generator[tuple[_Batch, tuple[Any, Any]], None, None]:
+    def _read(self, loaded: Loaded, batches: Iterator[Batch]) -> Generator[tuple[Batch, tuple[Any, Any]], None, None]:
         """Each batch with its data and targets, read ahead by other processes if the arguments ask for that."""
         samples = loaded.samples
 
-        def take(batch: _Batch) -> tuple[Any, Any]:
+        def take(batch: Batch) -> tuple[Any, Any]:
             if samples.are_in_memory:
                 return samples.take(batch.indices)
             # A dataset may draw, as augmentation does: by the batch's own seed, whichever process reads it.
@@ -462,12 +544,12 @@ class TrainingPlan(ABC):
         workers = 0 if samples.are_in_memory else self._arguments.loader_args.num_workers
         with closing(read_ahead(batches, take, workers)) as taken:
             for batch, (data, target) in taken:
-                yield batch, samples.place(data, target)
+                yield batch, self._prepared(*samples.place(data, target))
 
     def _has_testing_step(self) -> bool:
         return type(self).testing_step is not TrainingPlan.testing_step
 
-    def _test_by_step(self, loaded: _Loaded) -> dict[str, float]:
+    def _test_by_step(self, loaded: Loaded) -> dict[str, float]:
         """Means over the batches, by their sizes; a value that is missing or not finite in one batch is left out."""
         sums: dict[str, float] = {}
         with self._reproducible(), closing(self._read(loaded, self._test_batches(loaded))) as batches:
@@ -477,7 +559,9 @@ class TrainingPlan(ABC):
         return {name: total / len(loaded.test) for name, total in sums.items() if math.isfinite(total)}
 
 
-def _progress(batch: _Batch, loss: float) -> TrainingProgress:
+def _progress(batch: Batch, loss: float | None) -> TrainingProgress:
+    if loss is None:
+        return TrainingProgress(batch.iteration, batch.iterations, batch.epoch, {})
     if not math.isfinite(loss):
         message = f"The loss is not finite at update {batch.iteration} of {batch.iterations}."
         raise TrainingFailedError(message, code=Code.TRAINING_DIVERGED)
@@ -494,6 +578,14 @@ def _numbers(returned: Any) -> dict[str, float]:
     if not all(_METRIC_NAME.fullmatch(name) for name in values):
         raise TrainingFailedError("testing_step named a value with other signs than letters, digits, '_', '.' and '-'.")
     return values
+
+
+def _split(parameters: Mapping[str, Array], prefix: str) -> tuple[Mapping[str, Array], Mapping[str, Array]]:
+    """The tensors whose names begin otherwise, and those whose names begin with ``prefix``, without it."""
+    if isinstance(parameters, TensorFile):
+        return parameters.split(prefix)
+    found = {name.removeprefix(prefix): array for name, array in parameters.items() if name.startswith(prefix)}
+    return {name: array for name, array in parameters.items() if not name.startswith(prefix)}, found
 
 
 def require_like(parameters: Mapping[str, Array], expected: Mapping[str, tuple[int, ...]]) -> None:

@@ -59,21 +59,15 @@ class SklearnTrainingPlan(TrainingPlan):
 
     _learner: Learner
 
-    def get_parameters(self, *, copy: bool = True) -> Arrays:  # noqa: ARG002 - nobody changes them in place
-        """The model's tensors: weights as float32, statistics as float64."""
-        return self._learner.tensors()
-
-    def set_parameters(self, parameters: Mapping[str, Array]) -> None:
-        """Give the model these tensors.
-
-        Raises:
-            ParametersInvalidError: They are not exactly the model's: other names or shapes.
-        """
-        self._learner.load(parameters)
-
     def trained_names(self) -> frozenset[str]:
         """See ``TrainingPlan``: statistics are none of them, so that all aggregators take their mean by samples."""
         return super().trained_names() if self._learner.are_tensors_trained else frozenset()
+
+    def _model_tensors(self, *, copy: bool = True) -> Arrays:  # noqa: ARG002 - nobody changes them in place
+        return self._learner.tensors()
+
+    def _fill_model(self, parameters: Mapping[str, Array]) -> None:
+        self._learner.load(parameters)
 
     def _check_arguments(self, arguments: TrainingArguments) -> None:
         if asked := self._aggregator_args.get("correction"):

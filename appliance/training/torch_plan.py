@@ -15,6 +15,7 @@ from torch.utils.data import default_collate
 from appliance.protocol.tensors import TensorFile
 from appliance.training.correction import Correction, correction_for
 from appliance.training.data_manager import DataManager
+from appliance.training.declearn_steps import DeclearnSteps, is_declearn, scaffold_of
 from appliance.training.errors import ArgumentInvalidError, PlanInvalidError, TrainingFailedError
 from appliance.training.plan import Array, Arrays, Samples, TrainingPlan, require_like
 from appliance.training.repeated_draws import RepeatedDraws
@@ -77,8 +78,8 @@ class TorchTrainingPlan(TrainingPlan):
     def init_optimizer(self, optimizer_args: dict[str, Any]) -> Any:
         """Build the optimizer for ``self.model()``, or a list of several, and return it.
 
-        SGD, unless a plan says otherwise. It is made anew in each round; ``self.round`` is the round's number, for a
-        rate that falls over rounds.
+        SGD, unless a plan says otherwise; one of declearn's will do as well. It is made anew in each round;
+        ``self.round`` is the round's number, for a rate that falls over rounds.
         """
         try:
             return torch.optim.SGD(self.model().parameters(), **optimizer_args)
@@ -120,16 +121,11 @@ class TorchTrainingPlan(TrainingPlan):
         self._scaler.update()
         return total
 
-    def get_parameters(self, *, copy: bool = True) -> Arrays:
+    def _model_tensors(self, *, copy: bool = True) -> Arrays:
         """The state's tensors by name; without ``share_persistent_buffers`` only what is trained."""
         return {name: _array(tensor, copy=copy) for name, tensor in self._shared().items()}
 
-    def set_parameters(self, parameters: Mapping[str, Array]) -> None:
-        """Give the model these tensors.
-
-        Raises:
-            ParametersInvalidError: They are not exactly the model's: other names or shapes.
-        """
+    def _fill_model(self, parameters: Mapping[str, Array]) -> None:
         shared = self._shared()
         require_like(parameters, {name: tuple(tensor.shape) for name, tensor in shared.items()})
         with torch.no_grad():
@@ -148,6 +144,12 @@ class TorchTrainingPlan(TrainingPlan):
     def trained_names(self) -> frozenset[str]:
         """See ``TrainingPlan``."""
         return frozenset(self._trained())
+
+    def frozen_names(self) -> frozenset[str]:
+        """See ``TrainingPlan``: parameters for which ``init_model`` set ``requires_grad`` to False."""
+        shared = self._shared()
+        named = self.model().named_parameters()
+        return frozenset(name for name, tensor in named if name in shared and not tensor.requires_grad)
 
     def set_kept_tensors(self, kept: Mapping[str, Array], sent: Mapping[str, Array]) -> None:
         """See ``TrainingPlan``."""
@@ -218,6 +220,7 @@ class TorchTrainingPlan(TrainingPlan):
     def _adopt(self, model: Any, *, use_gpu: bool) -> torch.nn.Module:
         if not isinstance(model, torch.nn.Module):
             raise PlanInvalidError("init_model must return a torch.nn.Module.")
+        self._correction = None
         self.device = torch.device("cuda" if use_gpu and torch.cuda.is_available() else "cpu")
         return model.to(self.device)
 
@@ -229,6 +232,8 @@ class TorchTrainingPlan(TrainingPlan):
 
     def _start_training(self) -> None:
         self._optimizer = self.init_optimizer(self.optimizer_args())
+        if self._optimizer is not None and is_declearn(self._optimizer):
+            self._optimizer = DeclearnSteps(self._optimizer, self._trained())
         self._optimizers = _several(self._optimizer)
         can_step = [hasattr(one, "step") and hasattr(one, "zero_grad") for one in self._optimizers]
         if not can_step or not all(can_step):
@@ -239,11 +244,18 @@ class TorchTrainingPlan(TrainingPlan):
         needs_scale = self._arguments.mixed_precision and self._half() is torch.float16
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=needs_scale)
         self.model().train()
-        self._correction = correction_for(self._arguments, self._aggregator_args)
+        self._correction = self._new_correction()
         if self._correction is not None:
             self._correction.begin(self._trained(), self._sent, self._kept)
             for optimizer in self._optimizers:
                 self._correction.attach(optimizer)
+
+    def _new_correction(self) -> Correction | None:
+        if isinstance(self._optimizer, DeclearnSteps):
+            scaffold = scaffold_of(self._optimizer, self._arguments.fedprox_mu or 0.0, self._aggregator_args)
+            if scaffold is not None:
+                return scaffold
+        return correction_for(self._arguments, self._aggregator_args)
 
     def _end_training(self) -> float | None:
         self.model().zero_grad(set_to_none=True)  # as large as the model, and the update is yet to be written

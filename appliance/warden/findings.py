@@ -56,8 +56,8 @@ class Finding:
 # What a plan needs to describe a model and its training.
 _USUAL_IMPORTS = frozenset(
     {
-        "__future__", "appliance", "collections", "dataclasses", "functools", "itertools", "math", "monai", "numpy",
-        "random", "scipy", "sklearn", "torch", "torchvision", "typing",
+        "__future__", "appliance", "collections", "dataclasses", "declearn", "functools", "itertools", "math", "monai",
+        "numpy", "random", "scipy", "sklearn", "torch", "torchvision", "typing",
     }
 )  # fmt: skip
 _FILE_MODULES = frozenset({"glob", "h5py", "io", "os", "pathlib", "pickle", "shelve", "shutil", "sqlite3", "tempfile"})
@@ -211,6 +211,13 @@ def _stores(node: ast.AST) -> Iterator[Finding]:
             yield Finding(Kind.OWN_TENSORS, node.lineno, f"{owner}[…]")
 
 
+def _free_forms(node: ast.AST) -> Iterator[Finding]:
+    """A plan that computes by itself what it returns: no engine stands between its samples and its tensors."""
+    for base in node.bases if isinstance(node, ast.ClassDef) else ():
+        if _name(base) == "TensorTrainingPlan":
+            yield Finding(Kind.OWN_TENSORS, base.lineno, "TensorTrainingPlan")
+
+
 def _record_loops(node: ast.AST) -> Iterator[Finding]:
     if isinstance(node, ast.For | ast.AsyncFor | ast.comprehension):
         source = node.iter
@@ -240,6 +247,7 @@ _RULES: tuple[Callable[[ast.AST], Iterator[Finding]], ...] = (
     _calls,
     _attributes,
     _stores,
+    _free_forms,
     _record_loops,
     _literals,
 )

@@ -42,7 +42,7 @@ from appliance.protocol.messages import (
     TrainReply,
 )
 from appliance.protocol.rounds import RoundStep
-from appliance.protocol.tensors import AGGREGATOR_PREFIX, TensorFile
+from appliance.protocol.tensors import AGGREGATOR_PREFIX, FROZEN_PREFIX, TensorFile
 from appliance.transport.sqlite import Statement
 from appliance.warden.datasets import source_of
 from appliance.warden.egress import SIGNIFICANT_DIGITS, EgressGuard, ProgressGuard, UpdateRefusedError, bounded
@@ -220,7 +220,8 @@ class Round:
             parameters = self._fetch()
         try:
             self._finished(RoundStep.FETCHED)
-            specs = TensorFile(f"/proc/self/fd/{parameters}").split(AGGREGATOR_PREFIX)[0].specs
+            model, _ = TensorFile(f"/proc/self/fd/{parameters}").split(AGGREGATOR_PREFIX)
+            specs = model.split(FROZEN_PREFIX)[0].specs
             progress = _Progress(self._services, self._recipient, self._request, self._jti, self._live)
             result = self._run_plan(plan, dataset, parameters, progress)
         finally:

@@ -6,6 +6,7 @@ from researcher_kit.aggregators.fed_average import FedAverage
 from researcher_kit.aggregators.fed_opt import FedAdagrad, FedAdam, FedYogi
 from researcher_kit.aggregators.robust import CoordinateMedian, Krum, TrimmedMean
 from researcher_kit.aggregators.scaffold import Scaffold
+from researcher_kit.aggregators.server_optimizer import ServerOptimizer
 
 AGGREGATORS = (
     FedAverage,
@@ -17,6 +18,7 @@ AGGREGATORS = (
     CoordinateMedian,
     TrimmedMean,
     Krum,
+    ServerOptimizer,
 )
 
 __all__ = [
@@ -30,6 +32,7 @@ __all__ = [
     "FedYogi",
     "Krum",
     "Scaffold",
+    "ServerOptimizer",
     "Setting",
     "Tensors",
     "TrimmedMean",

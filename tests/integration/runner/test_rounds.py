@@ -41,6 +41,33 @@ def test_integer_buffers_travel_as_values(runner: Runner) -> None:
     assert update["num_batches_tracked"] == 42
 
 
+def test_frozen_layers_are_used_and_not_returned(runner: Runner) -> None:
+    """Transfer learning: a large base goes to the node, and only the small head comes back."""
+    plan = PLAN.replace(
+        'torch.nn.Linear(model_args.get("features", 1), 1)',
+        "torch.nn.Sequential(torch.nn.Linear(1, 9).requires_grad_(False), torch.nn.Linear(9, 1))",
+    )
+    head = {"1.weight": np.zeros((1, 9), np.float32), "1.bias": np.zeros(1, np.float32)}
+    base = {"frozen/0.weight": np.ones((9, 1), np.float32), "frozen/0.bias": np.full(9, 5, np.float32)}
+    fd = sealed_memfd("parameters", tensor_bytes(head | base))
+    update = tensors_of(runner.client.train(runner.job(plan), fd))
+    os.close(fd)
+
+    assert set(update) == set(head)
+    assert np.abs(update["1.weight"]).min() > 0
+
+
+def test_declearns_optimizers_work_in_the_sandbox(runner: Runner) -> None:
+    """It imports much that opens files and asks the machine: all of it must be allowed, or not be needed."""
+    plan = PLAN.replace(
+        'torch.optim.SGD(self.model().parameters(), lr=optimizer_args.get("lr", 0.1))',
+        'Optimizer(lrate=0.1, modules=["adam"])',
+    ).replace("import torch\n", "import torch\nfrom declearn.optimizer import Optimizer\n", 1)
+    update = tensors_of(runner.train(plan, limits=Limits(seconds=110.0)))
+
+    assert np.abs(update["weight"]).sum() > 0
+
+
 def test_the_update_is_sealed(runner: Runner) -> None:
     """The bytes that the warden checks must be the bytes that it sends."""
     with runner.train() as result:

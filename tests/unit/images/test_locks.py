@@ -13,7 +13,7 @@ from appliance.images.errors import BuildError
 from appliance.images.wheels import PIP, SITE, with_cuda
 
 SOURCE = Source(Path(__file__).parents[3])
-LEARNING = re.compile(r"^(torch|scikit-learn|pandas|opacus|scipy|nvidia-\S+)==", re.MULTILINE)
+LEARNING = re.compile(r"^(torch|scikit-learn|pandas|opacus|scipy|declearn|nvidia-\S+)==", re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", [*IMAGES, SITE, PIP])

@@ -385,3 +385,33 @@ def test_a_tensor_and_its_namesake_behind_the_prefix_are_two(tmp_path: Path) -> 
     rest, found = TensorFile(path).split("aggregator/")
 
     assert (rest["w"].tolist(), found["w"].tolist()) == ([3, 4], [1, 2])
+
+
+@pytest.fixture
+def mixed(tmp_path: Path) -> TensorFile:
+    """A model of which one layer is frozen."""
+    write_tensors({"head": np.arange(3.0), "frozen/base": np.arange(2.0)}, tmp_path / "mixed")
+    return TensorFile(tmp_path / "mixed")
+
+
+def test_a_part_of_a_file_is_read_from_the_file(mixed: TensorFile) -> None:
+    """By its own names, without a copy of the rest."""
+    rest, found = mixed.split("frozen/")
+
+    assert (list(rest), list(found), list(mixed.without(["head"]))) == (["head"], ["base"], ["frozen/base"])
+    assert found.part("base", 1, 2) == [1.0]
+
+
+def test_the_whole_model_is_read_under_its_own_names(mixed: TensorFile) -> None:
+    """What travelled under a prefix is a layer like any other."""
+    whole = mixed.unprefixed("frozen/")
+
+    assert {name: whole[name].tolist() for name in whole} == {"head": [0, 1, 2], "base": [0, 1]}
+
+
+def test_one_tensor_cannot_come_twice(tmp_path: Path) -> None:
+    """The one that is used and the one that is checked could be two."""
+    write_tensors({"base": np.zeros(1), "frozen/base": np.ones(1)}, tmp_path / "twice")
+
+    with pytest.raises(TensorFileError, match="twice"):
+        TensorFile(tmp_path / "twice").unprefixed("frozen/")

@@ -95,15 +95,25 @@ def test_a_plan_cannot_keep_more_than_an_update_may_have(node: Node) -> None:
     assert "between rounds" in error(node).message
 
 
-def test_tensors_for_the_aggregators_sake_are_no_part_of_the_update(node: Node) -> None:
-    """The update answers the model's tensors only."""
-    node.model["aggregator/w"] = np.zeros((3, 2), np.float32)
-    node.runner.training = lambda job, p: honest(job, {name: p[name] for name in p if not name.startswith("aggr")})
+@pytest.mark.parametrize("kind", ["aggregator", "frozen"])
+def test_tensors_that_no_round_trains_are_no_part_of_the_update(node: Node, kind: str) -> None:
+    """The update answers the tensors that are trained, and no others: an aggregator's, or layers that are frozen."""
+    node.model[f"{kind}/w"] = np.zeros((3, 2), np.float32)
+    node.runner.training = lambda job, p: honest(job, {name: p[name] for name in p if not name.startswith(kind)})
     node.round(node.accepted()).run()
 
     sealed = reply(node).update
     assert sealed is not None
     assert set(load(node.open_update(sealed))) == {"w", "steps"}
+
+
+def test_an_update_with_a_frozen_tensor_is_refused(node: Node) -> None:
+    """It has nothing to say about it: room for something else."""
+    node.model["frozen/w2"] = np.zeros((3, 2), np.float32)
+    node.runner.training = honest
+    node.round(node.accepted()).run()
+
+    assert error(node).code is Code.UPDATE_REFUSED
 
 
 def test_the_sum_of_learning_rates_leaves_with_few_digits(node: Node) -> None:

@@ -1,0 +1,139 @@
+"""An optimizer of declearn's at the researcher."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+from pydantic import JsonValue
+
+from appliance.protocol.tensors import Array
+from researcher_kit.aggregators.base import (
+    Aggregator,
+    Tensors,
+    Update,
+    moved,
+    parts,
+    sample_weights,
+    spec_of,
+    weighted_mean,
+)
+from researcher_kit.errors import AggregationError, ExperimentArgumentError
+
+_MARK = "tensors"  # of a vector in the state that is kept as JSON
+
+
+class ServerOptimizer(Aggregator):
+    """The mean update, weighted by samples, as the gradient of an optimizer of declearn's: Fed-BioMed's agg_optimizer.
+
+    Buffers and integers are averaged as ``FedAverage`` does. Unlike with the other aggregators, memory holds the model
+    several times: declearn works on whole vectors.
+
+    Args:
+        optimizer: A ``declearn.optimizer.Optimizer``; with a learning rate of 1 and nothing else, this is
+            ``FedAverage``. It needs the package ``declearn`` (the extra of that name).
+
+    Raises:
+        ExperimentArgumentError: It is no such optimizer, or it asks nodes for more than their updates.
+        AggregationError: The nodes trained on no sample at all.
+
+    Source: Reddi et al., Adaptive Federated Optimization, ICLR 2021, Algorithm 1; declearn.
+
+    Example:
+        >>> import numpy as np
+        >>> from declearn.optimizer import Optimizer
+        >>> aggregator = ServerOptimizer(Optimizer(lrate=0.5, modules=["momentum"]))
+        >>> updates = [Update("north", 1, {"w": np.float32([4.0])}), Update("south", 3, {"w": np.float32([0.0])})]
+        >>> aggregator.aggregate(updates, {"w": np.float32([10.0])})
+        {'w': array([10.5], dtype=float32)}
+    """
+
+    def __init__(self, optimizer: Any = None) -> None:
+        self._optimizer = optimizer  # None until a breakpoint's is restored
+        if optimizer is None:
+            return
+        if not hasattr(optimizer, "compute_updates_from_gradients"):
+            raise ExperimentArgumentError("ServerOptimizer needs a declearn.optimizer.Optimizer.")
+        if any(module.name == "scaffold-server" for module in optimizer.modules):
+            raise ExperimentArgumentError(
+                "Scaffold's researcher's side is an aggregator of its own.",
+                remedy="Use aggregator=Scaffold(server_lr), and leave ScaffoldServerModule out.",
+            )
+
+    def __repr__(self) -> str:
+        config = self._optimizer.get_config() if self._optimizer is not None else {}
+        return f"ServerOptimizer({', '.join(f'{name}={value!r}' for name, value in config.items() if value)})"
+
+    def aggregate(self, updates: Sequence[Update], parameters: Tensors) -> dict[str, Array]:
+        """See ``Aggregator``."""
+        if self._optimizer is None:
+            raise AggregationError("ServerOptimizer was given no optimizer.")
+        weights, result = sample_weights(updates), {}
+        gradients: dict[str, Array] = {}
+        for name in parameters:
+            spec = spec_of(parameters, name)
+            if not self.setting.is_trained(name, spec):
+                result[name] = moved(updates, weights, name, parameters)
+                continue
+            gradients[name] = np.empty(spec.shape, np.float32)
+            for first, last in parts(spec):
+                gradients[name].reshape(-1)[first:last] = -weighted_mean(updates, weights, name, first, last)
+        vector = import_module("declearn.model.sklearn").NumpyVector
+        model = _Weights(vector({name: parameters[name] for name in gradients}))
+        self._optimizer.start_round()
+        changes = self._optimizer.compute_updates_from_gradients(model, vector(gradients)).coefs
+        return result | {name: parameters[name] + np.asarray(changes[name], np.float32) for name in gradients}
+
+    def state(self) -> dict[str, JsonValue]:
+        """See ``Aggregator``."""
+        if self._optimizer is None:
+            return {}
+        return {"config": self._optimizer.get_config(), "memory": _flat(self._optimizer.get_state(), "", {})}
+
+    def state_tensors(self) -> Mapping[str, Array]:
+        """See ``Aggregator``."""
+        tensors: dict[str, Array] = {}
+        if self._optimizer is not None:
+            _flat(self._optimizer.get_state(), "", tensors)
+        return tensors
+
+    def restore(self, state: Mapping[str, JsonValue], tensors: Mapping[str, Array]) -> None:
+        """See ``Aggregator``."""
+        if state:
+            self._optimizer = import_module("declearn.optimizer").Optimizer.from_config(state["config"])
+            self._optimizer.set_state(_whole(state["memory"], tensors))
+
+
+class _Weights:
+    """What declearn's regularizers ask a model for."""
+
+    def __init__(self, vector: Any) -> None:
+        self._vector = vector
+
+    def get_weights(self, trainable: bool = True) -> Any:  # noqa: ARG002 - declearn's own signature
+        return self._vector
+
+
+def _flat(value: Any, place: str, tensors: dict[str, Array]) -> Any:
+    """A state as JSON; its vectors go to ``tensors``, under their place in it."""
+    if hasattr(value, "coefs"):
+        for name, array in value.coefs.items():
+            tensors[f"{place}/{name}"] = np.asarray(array)
+        return {_MARK: place, "names": [*value.coefs]}
+    if isinstance(value, Mapping):
+        return {str(key): _flat(one, f"{place}.{key}", tensors) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_flat(one, f"{place}.{number}", tensors) for number, one in enumerate(value)]
+    return value
+
+
+def _whole(value: Any, tensors: Mapping[str, Array]) -> Any:
+    """The state that ``_flat`` was given."""
+    if isinstance(value, Mapping) and _MARK in value:
+        vector = import_module("declearn.model.sklearn").NumpyVector
+        return vector({name: tensors[f"{value[_MARK]}/{name}"] for name in value["names"]})
+    if isinstance(value, Mapping):
+        return {key: _whole(one, tensors) for key, one in value.items()}
+    return [_whole(one, tensors) for one in value] if isinstance(value, list) else value

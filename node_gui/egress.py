@@ -38,6 +38,7 @@ COLUMNS = (
     "round",
     "tensors",
     "norm (L2)",
+    "numbers (tests)",
     "size (bytes)",
     "protected",
     "sha256",
@@ -97,7 +98,7 @@ def _wanted() -> EgressFilter:
 
 
 def _rows(book: History, wanted: EgressFilter) -> Iterator[list[Any]]:
-    names = ("recipient", "kind", "experiment_id", "round", "tensors", "norm", "size_bytes")
+    names = ("recipient", "kind", "experiment_id", "round", "tensors", "norm", "numbers", "size_bytes")
     for line in book.egress_lines(wanted):
         is_protected = "no" if line["kind"] in UPDATES else ""
         yield [iso(line["at"]), *(line[name] for name in names), is_protected, line["sha256"]]

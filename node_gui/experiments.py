@@ -56,6 +56,13 @@ TIMES = {
     "check_s": _("checked"),
     "upload_s": _("sent"),
 }
+FORMS = {
+    "classes": _("records found, predicted and true in each class"),
+    "scores": _("how many scores lie in each range"),
+    "calibration": _("how many probabilities lie in each range, and how far off they were"),
+    "moments": _("means and variances of values and errors"),
+    "ratio": _("a part and its whole"),
+}
 _ROUNDS_SHOWN = 50
 _LOSSES_SHOWN = 4  # of the last rounds, the one that runs among them
 _CHARTS_SHOWN = 8  # a plan may return other names in every round
@@ -148,7 +155,8 @@ def _one(experiment_id: str) -> dict[str, Any]:
         row["times"] = [(text, row["timing"][name]) for name, text in TIMES.items() if row["timing"].get(name, 0) >= 1]
     live = _live(found)
     losses = _losses(live, book.experiment_losses(experiment_id, last=_LOSSES_SHOWN))
-    charts = _charts(book.experiment_values(experiment_id))
+    answered = book.experiment_values(experiment_id)
+    charts = _charts(answered)
     role = person().role
     return {
         "experiment": found,
@@ -158,6 +166,7 @@ def _one(experiment_id: str) -> dict[str, Any]:
         "running": live["running"],
         "rounds": rounds,
         "left_out": max(0, found["requests"] - len(rounds)),
+        "counts": _counts(answered),
         "charts": [*losses, *charts[:_CHARTS_SHOWN]],
         "not_drawn": max(0, len(charts) - _CHARTS_SHOWN),
         "dead_at": _dead_at(found) if found["state"] in ("stopped", "paused", "between", "quiet") else None,
@@ -215,6 +224,21 @@ def _losses(live: dict[str, Any], before: Sequence[dict[str, Any]]) -> list[Char
     return [line_chart(title, shown, across=gettext("Update"), are_samples=True)] if shown else []
 
 
+def _counts(answered: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What the last answer's tests said beside their values: a line for each metric and test."""
+    tests = answered[-1]["metrics"] if answered else []
+    return [
+        {"metric": name, "stage": _stages().get(test["stage"], test["stage"]), "what": FORMS.get(counts["form"], "")}
+        | {"numbers": len(counts["cells"]), "samples": test["samples"]}
+        for test in tests
+        for name, counts in test.get("counts", {}).items()
+    ]
+
+
+def _stages() -> dict[str, str]:
+    return {"global": gettext("before training here"), "local": gettext("after training here")}
+
+
 def _charts(answered: Sequence[Mapping[str, Any]]) -> list[Chart]:
     """A curve for each value that the rounds' tests returned, and for the size of the updates."""
     curves: dict[tuple[str, str], list[Point]] = {}
@@ -222,7 +246,7 @@ def _charts(answered: Sequence[Mapping[str, Any]]) -> list[Chart]:
         for metrics in row["metrics"]:
             for name, value in metrics["values"].items():
                 curves.setdefault((name, metrics["stage"]), []).append((row["round"], value))
-    stages = {"global": gettext("before training here"), "local": gettext("after training here")}
+    stages = _stages()
     charts = []
     for name in dict.fromkeys(name for name, _stage in curves):
         lines = {stages.get(stage, stage): points for (n, stage), points in curves.items() if n == name}

@@ -61,6 +61,21 @@ TEXTS = {
         unit=_("records"),
         read=int,
     ),
+    "pooled_counts": RuleText(
+        _("Counts for metrics of all hospitals"),
+        _("Whether a test may say, beside its result, what the result over all hospitals is made of."),
+        (
+            ("histograms", _("sums, and how many scores lie in each range")),
+            ("sums", _("sums only: how many were found, errors added up")),
+            ("off", _("off: results of this hospital only")),
+        ),
+    ),
+    "minimum_cell": RuleText(
+        _("Smallest count that leaves"),
+        _("A range of scores with fewer records is counted together with the next; of a class with fewer, nothing is."),
+        unit=_("records"),
+        read=int,
+    ),
     "maximum_round_s": RuleText(
         _("Longest training"), _("A round that trains longer is stopped."), unit=_("seconds"), read=float, show=span
     ),
@@ -268,7 +283,7 @@ def _require_shown(rule: dict[str, Any]) -> None:
 def _is_looser(name: str, value: Any, now: Any) -> bool:
     if value is None or name == "gpu":
         return False
-    if name == "minimum_samples":
+    if name in ("minimum_samples", "minimum_cell"):
         return bool(value < now)
     if TEXTS[name].choices:
         order = [choice for choice, _words in TEXTS[name].choices]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import appliance.training
 from appliance.protocol.errors import FedWardError
-from appliance.training import DataManager, Metric, Standardise, TensorTrainingPlan
+from appliance.training import DataManager, Metric, Ratio, Standardise, TensorTrainingPlan
 from researcher_kit.aggregators import (
     Aggregator,
     ConsensusADMM,
@@ -85,6 +85,7 @@ __all__ = [
     "OverSelection",
     "Quorum",
     "RandomFraction",
+    "Ratio",
     "Scaffold",
     "ServerOptimizer",
     "SklearnTrainingPlan",

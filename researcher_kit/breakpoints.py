@@ -91,6 +91,7 @@ class Breakpoint(_Part):
     early_stopping: dict[str, JsonValue] | None = None
     best_sha256: Sha256 | None = None
     fingerprints: dict[str, Sha256] = {}
+    tensorboard: bool | str = False
 
 
 def folder_of(experiment: Path, round_: int) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from appliance.training.metrics import Pooled
 from researcher_kit.history import FailureRecord, RoundRecord
 from researcher_kit.strategies.base import Decision, RoundView, Strategy, Verdict, require_deadline
 from researcher_kit.tables import Table
@@ -12,17 +13,19 @@ from researcher_kit.tables import Table
 
 @dataclass(frozen=True)
 class Evaluation(Table):
-    """What the nodes' tests said, as a table; its last line is the mean, weighted by the records tested.
+    """What the nodes' tests said, as a table; it ends with the mean, weighted by the records tested, and the pooled.
 
     Attributes:
         metrics: By node.
         mean: Of all nodes.
+        pooled: Over all nodes' samples, where counts allow it; see ``RoundRecord.pooled``.
         samples: The records that each node tested on.
         failures: Nodes that gave no answer, and why.
     """
 
     metrics: Mapping[str, Mapping[str, float]]
     mean: Mapping[str, float]
+    pooled: Mapping[str, Pooled]
     samples: Mapping[str, int]
     failures: tuple[FailureRecord, ...]
 
@@ -34,19 +37,29 @@ class Evaluation(Table):
             record: Of that round.
             round_: After which round the parameters were the global ones.
         """
-        metrics, mean = record.metrics(), record.mean_metrics()
+        metrics, mean, pooled = record.metrics(), record.mean_metrics(), record.pooled()
         tested = {reply.node_id: sum(each.samples for each in reply.metrics) for reply in record.replies}
-        names = sorted(mean)
+        names = sorted(mean.keys() | pooled.keys())
         rows = []
         for reply in record.replies:
             found = _cells(metrics.get(reply.node_id, {}), names)
             rows.append((reply.node_id, reply.institution, str(tested[reply.node_id]), *found))
         blank = [""] * len(names)
         rows += [(lost.node_id, lost.institution, str(lost.code), *blank) for lost in record.failures]
-        rows.append(("all", "", str(sum(tested.values())), *_cells(mean, names)))
+        rows.append(("mean", "", str(sum(tested.values())), *_cells(mean, names)))
+        if pooled:
+            of_all = (str(pooled[name]) if name in pooled else "—" for name in names)
+            rows.append(("pooled", "", str(max(each.samples for each in pooled.values())), *of_all))
         title = f"Test of the parameters after round {round_}"
         return cls(
-            title, ("node", "institution", "samples", *names), tuple(rows), metrics, mean, tested, record.failures
+            title,
+            ("node", "institution", "samples", *names),
+            tuple(rows),
+            metrics=metrics,
+            mean=mean,
+            pooled=pooled,
+            samples=tested,
+            failures=record.failures,
         )
 
 

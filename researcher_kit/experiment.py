@@ -63,11 +63,11 @@ from researcher_kit.export import model_card, write_export
 from researcher_kit.federation import ASK_TIMEOUT_S, Answer, Federation
 from researcher_kit.history import History, NodeRecord, RoundRecord
 from researcher_kit.jobs import UNATTENDED_DAYS, Job, submit
+from researcher_kit.live import LiveTable
 from researcher_kit.local.federation import Datasets, LocalFederation
 from researcher_kit.monitor import (
     Event,
     Interrupted,
-    LiveTable,
     NodesFound,
     Observer,
     Paused,
@@ -84,6 +84,7 @@ from researcher_kit.spool import Spool
 from researcher_kit.store import RoundBook
 from researcher_kit.strategies import STRATEGIES, Strategy
 from researcher_kit.tables import NodeTable
+from researcher_kit.tensorboard import TensorBoard
 
 STOP_TIMEOUT_S = 15.0
 EVALUATION_S = 3600.0
@@ -110,6 +111,7 @@ class Experiment(Settings):
         strategy: ``AllNodes()`` if None.
         schedules: Training arguments that change from round to round; see ``researcher_kit.schedules``.
         early_stopping: When to end before the round limit; the best parameters are kept.
+        tensorboard: Write curves for TensorBoard; see ``set_tensorboard`` and ``tensorboard_results_path``.
         name: For people.
         experimentation_folder: Where breakpoints go; a folder in the researcher's own if None.
         save_breakpoints: Keep every round's breakpoint, not the last one's only.
@@ -145,6 +147,7 @@ class Experiment(Settings):
         strategy: Strategy | None = None,
         schedules: Schedules | None = None,
         early_stopping: EarlyStopping | None = None,
+        tensorboard: bool | Path | str | None = None,
         name: str | None = None,
         experimentation_folder: Path | str | None = None,
         save_breakpoints: bool = False,
@@ -251,6 +254,13 @@ class Experiment(Settings):
     def training_replies(self) -> dict[int, tuple[NodeRecord, ...]]:
         """What each node said in each round, by the round's number."""
         return {record.round: record.replies for record in self._history}
+
+    @property
+    def tensorboard_results_path(self) -> Path:
+        """Where TensorBoard finds the curves: ``%tensorboard --logdir {experiment.tensorboard_results_path}``."""
+        if isinstance(self._tensorboard, Path):
+            return self._tensorboard / self.id
+        return self.experimentation_path() / "tensorboard"
 
     def parameters(self) -> dict[str, Array]:
         """The global parameters as arrays by name; before the first round, those that the model starts with."""
@@ -725,6 +735,7 @@ class Experiment(Settings):
         if is_same:
             experiment._strategy.restore(state.strategy.state)
         experiment._schedules, experiment._fingerprints = dict(state.schedules), dict(state.fingerprints)
+        experiment.set_tensorboard(state.tensorboard)
         if state.early_stopping is not None:
             experiment._early_stopping = EarlyStopping(**state.early_stopping)  # type: ignore[arg-type]  # as saved
         experiment._best = None if state.best_sha256 is None else found / breakpoints.BEST_FILE
@@ -758,6 +769,7 @@ class Experiment(Settings):
             frozen=tuple(sorted(self._frozen)),
             schedules=self._schedules,
             fingerprints=self._fingerprints,
+            tensorboard=self._tensorboard if isinstance(self._tensorboard, bool) else str(self._tensorboard),
             early_stopping=vars(self._early_stopping) if self._early_stopping else None,
         )
         folder = breakpoints.save(
@@ -903,12 +915,14 @@ class Experiment(Settings):
 
     @contextmanager
     def _shown(self) -> Iterator[None]:
+        board = TensorBoard(self.tensorboard_results_path) if self._tensorboard else None
         with nullcontext() if self._progress is False else LiveTable(always=bool(self._progress)) as table:
-            self._observers += [table] if table else []
+            mine = [observer for observer in (table, board) if observer]
+            self._observers += mine
             try:
                 yield
             finally:
-                self._observers = [observer for observer in self._observers if observer is not table]
+                self._observers = [observer for observer in self._observers if observer not in mine]
 
     def _say_interrupted(self, interrupt: KeyboardInterrupt) -> None:
         if self._parameters:
@@ -1080,6 +1094,7 @@ _ARGUMENTS = (
     "strategy",
     "schedules",
     "early_stopping",
+    "tensorboard",
     "name",
     "experimentation_folder",
     "save_breakpoints",

@@ -16,6 +16,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from appliance.protocol.tensors import TensorFile, write_tensors
 from appliance.training.standardise import PREFIX as STANDARDISATION
 from researcher_kit.breakpoints import file_sha256
 from researcher_kit.errors import ExperimentArgumentError
-from researcher_kit.history import History
+from researcher_kit.history import History, RoundRecord
 from researcher_kit.tables import printable
 
 STATE_FILE, PLAN_FILE = "state_dict.pt", "training_plan.py"
@@ -113,6 +114,7 @@ def model_card(history: History, **facts: Any) -> dict[str, Any]:
             for override in reply.overrides
         ],
         "metrics": {stage: last.metrics(stage) for stage in ("global", "local") if last.metrics(stage)} if last else {},
+        "pooled": {stage: _pooled(last, stage) for stage in ("global", "local") if last.pooled(stage)} if last else {},
         "failures": [
             {"node": failure.node_id, "round": record.round, "code": failure.code}
             for record in history
@@ -120,6 +122,10 @@ def model_card(history: History, **facts: Any) -> dict[str, Any]:
         ],
         "versions": versions(),
     }
+
+
+def _pooled(record: RoundRecord, stage: str) -> dict[str, Any]:
+    return {name: asdict(found) for name, found in record.pooled(stage).items()}
 
 
 def card_text(card: Mapping[str, Any]) -> str:

@@ -57,6 +57,7 @@ class Settings:
         self._strategy: Strategy = AllNodes()
         self._folder: Path | None = None
         self._save_breakpoints = False
+        self._tensorboard: bool | Path = False
         self._schedules: dict[str, Steps | Exponential | Cosine] = {}
         self._early_stopping: EarlyStopping | None = None
 
@@ -158,6 +159,14 @@ class Settings:
         """Keep the breakpoint of every round, not of the last one only."""
         _require(isinstance(save_breakpoints, bool), "save_breakpoints", save_breakpoints, "True or False")
         self._save_breakpoints = save_breakpoints
+
+    def set_tensorboard(self, tensorboard: bool | Path | str) -> None:
+        """Write curves for TensorBoard: True into the experiment's folder, a path into a folder of its own there."""
+        is_right = isinstance(tensorboard, bool | Path | str) and tensorboard != ""
+        _require(is_right, "tensorboard", tensorboard, "True, False, or a path")
+        if not isinstance(tensorboard, bool):
+            tensorboard = Path(tensorboard).expanduser().absolute()
+        self._tensorboard = tensorboard
 
     def set_schedules(self, schedules: Schedules | None) -> None:
         """Training arguments that change from round to round: ``{"optimizer_args.lr": Exponential(0.1, 0.95)}``.
@@ -297,6 +306,7 @@ class Settings:
             ("strategy", repr(self._strategy)),
             ("round limit", "missing" if self._round_limit is None else str(self._round_limit)),
             ("early stopping", repr(self._early_stopping) if self._early_stopping else "—"),
+            ("TensorBoard", "—" if not self._tensorboard else str(self._tensorboard)),
             ("breakpoints", "of every round" if self._save_breakpoints else "of the last round"),
         ]
 

@@ -29,6 +29,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from safetensors.numpy import load
 
+from appliance.protocol.counts import Counts
 from appliance.protocol.envelope import Envelope, Signer
 from appliance.protocol.errors import Code, FedWardError
 from appliance.protocol.home import MemberHome
@@ -355,6 +356,7 @@ class SimulatedNode:
         is_silent: It takes requests and never answers them.
         trained: The jti of each Train that it worked on.
         scores: What its test of the global parameters says in each round, by metric.
+        counts: What its test says for metrics over all nodes, in each round.
         learning_rates: As in its replies.
         loss: Of the last update of each round.
         sent: The aggregator's tensors of its last round.
@@ -374,6 +376,7 @@ class SimulatedNode:
     trained: list[str] = field(default_factory=list)
     stopped: list[str] = field(default_factory=list)
     scores: Callable[[int], dict[str, float]] | None = None
+    counts: Callable[[int], dict[str, Counts]] | None = None
     learning_rates: float | None = None
     loss: Callable[[int], float] = lambda _round: 0.4
     sent: Arrays = field(default_factory=dict)
@@ -491,7 +494,7 @@ class SimulatedNode:
                 dataset_id=train.dataset_id,
                 update=sealed,
                 sample_count=samples,
-                metrics=(Metrics(stage="global", samples=20, values=self.scores(train.round)),) if self.scores else (),
+                metrics=self._tests(train.round),
                 learning_rates=self.learning_rates,
                 timing=Timing(train_s=0.01),
                 reached=Reached(iteration=2, iterations=2, epoch=1, values={"loss": self.loss(train.round)}),
@@ -504,6 +507,12 @@ class SimulatedNode:
         self.kept = {n: self._unseal(getattr(release, f), f"{place}/{n}") for f, n in RELEASE_FILES.items()}
         digest = hashlib.sha256(self.kept[MODEL_FILE]).hexdigest()
         return ModelKept(experiment_id=release.experiment_id, model_sha256=digest)
+
+    def _tests(self, round_: int) -> tuple[Metrics, ...]:
+        if self.scores is None:
+            return ()
+        counts = self.counts(round_) if self.counts else {}
+        return (Metrics(stage="global", samples=20, values=self.scores(round_), counts=counts),)
 
     def _parameters(self, train: Train) -> Arrays:
         return load(self._unseal(train.parameters, f"{train.experiment_id}/{train.round}/parameters"))

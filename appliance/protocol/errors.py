@@ -70,6 +70,7 @@ class Code(StrEnum):
     QUORUM_MISSED = "QUORUM_MISSED"
     TRAINING_FAILED = "TRAINING_FAILED"
     TRAINING_DIVERGED = "TRAINING_DIVERGED"
+    METRIC_INVALID = "METRIC_INVALID"
     RUNNER_UNAVAILABLE = "RUNNER_UNAVAILABLE"
     RUNNER_LIMIT = "RUNNER_LIMIT"
     SANDBOX_INCOMPLETE = "SANDBOX_INCOMPLETE"
@@ -149,6 +150,7 @@ REMEDIES: dict[Code, str] = {
     Code.QUORUM_MISSED: "Wait for the missing nodes, or choose a strategy that needs fewer.",
     Code.TRAINING_FAILED: "Look at the plan's line named; the hospital can release the full record to you.",
     Code.TRAINING_DIVERGED: "Lower the learning rate, go back to an earlier breakpoint, or look for extreme values.",
+    Code.METRIC_INVALID: "Let testing_step return a number, a Ratio, or such by name; float() makes one of a tensor.",
     Code.RUNNER_UNAVAILABLE: "The hospital starts the runner: 'fedward node start'.",
     Code.RUNNER_LIMIT: "Use less memory, disk or processes, or ask the hospital for a higher limit.",
     Code.SANDBOX_INCOMPLETE: "Do what 'fedward doctor' says on the node's machine, or let policy accept less.",

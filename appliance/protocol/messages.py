@@ -14,11 +14,12 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
+from appliance.protocol.counts import MAX_COUNTS, Counts
 from appliance.protocol.errors import Code, MessageRefusedError, SealError
 from appliance.protocol.keys import unb64url
 from appliance.protocol.register import Role
 
-MAJOR, MINOR = 1, 4
+MAJOR, MINOR = 1, 5
 MAX_ENCLOSED_BYTES = 1 << 15  # a sealed file up to this size travels inside its message
 VERSION = f"{MAJOR}.{MINOR}"
 
@@ -279,11 +280,25 @@ class Override(_Part):
 
 
 class Metrics(_Part):
-    """Numbers that a plan's test returned, over ``samples`` records."""
+    """Numbers that a plan's test returned, over ``samples`` records.
+
+    ``counts`` are what each metric of all nodes together is made of, where the node's policy lets them leave; a node of
+    protocol 1.4 does not say them.
+    """
 
     stage: str = Field(pattern=r"^(global|local)$")  # before or after local training
     samples: Count
     values: dict[Identifier, Finite] = Field(max_length=64)
+    counts: dict[Identifier, Counts] = Field(default={}, max_length=16)
+
+    @model_validator(mode="after")
+    def _counts_what_it_tested(self) -> Metrics:
+        if sum(len(counts.cells) for counts in self.counts.values()) > MAX_COUNTS:
+            raise ValueError(f"a test has at most {MAX_COUNTS} counts")
+        for name, counts in self.counts.items():
+            if fault := counts.fault(self.samples):
+                raise ValueError(f"the counts of {name} cannot be: {fault}")
+        return self
 
 
 class Timing(_Part):

@@ -234,7 +234,9 @@ def _open(source: DatasetSource) -> Dataset:
 
 def _tested(stage: str, plan: TrainingPlan) -> Metrics | None:
     found: TestOutcome | None = plan.test()
-    return None if found is None else Metrics(stage=stage, samples=found.samples, values=found.values)
+    if found is None:
+        return None
+    return Metrics(stage=stage, samples=found.samples, values=found.values, counts=found.counts)
 
 
 def _crashed(job_id: str, error: BaseException) -> Crashed:

@@ -80,6 +80,7 @@ def parse_from_child(payload: bytes) -> FromChild:
 _WORDS: dict[Code, str] = {
     Code.TRAINING_FAILED: "The training plan failed{exception}.",
     Code.TRAINING_DIVERGED: "The loss is not finite any more.",
+    Code.METRIC_INVALID: "The plan's testing_step returned what is no number, or gave it a name that no metric has.",
     Code.PLAN_INVALID: "The training plan's text does not load{exception}.",
     Code.ARGUMENT_INVALID: "A training or model argument is not valid for this plan{exception}.",
     Code.DATASET_INVALID: "The dataset cannot be read as its loading plan says; the hospital's record says where.",
@@ -99,7 +100,6 @@ _OWN_SENTENCES = re.compile(
       The\ loss\ is\ not\ finite\ at\ update\ \d{1,9}\ of\ \d{1,9}\.
     | No\ sample\ is\ left\ to\ train\ on:\ all\ \d{1,9}\ are\ held\ out\.
     | training_step\ must\ return\ the\ loss:\ one\ number,\ with\ its\ gradient\.
-    | testing_step\ must\ return\ a\ number,\ or\ numbers\ by\ name\.
     | init_model\ must\ return\ a\ torch\.nn\.Module\.
     | training_update\ must\ return\ the\ loss:\ one\ number\.
     | init_optimizer\ must\ return\ an\ optimizer\ with\ step\(\)\ and\ zero_grad\(\),\ or\ several\.

@@ -16,7 +16,7 @@ from appliance.training.errors import (
     TrainingStoppedError,
 )
 from appliance.training.metrics import Metric, evaluate
-from appliance.training.plan import TestOutcome, TrainingPlan, TrainingProgress, TrainOutcome
+from appliance.training.plan import Ratio, TestOutcome, TrainingPlan, TrainingProgress, TrainOutcome
 from appliance.training.source import PlanSource, describe, load_plan, plan_line, plan_source
 from appliance.training.split import derive_seed, fold_indices, split_indices
 from appliance.training.standardise import Standardise
@@ -55,6 +55,7 @@ __all__ = [
     "ParametersInvalidError",
     "PlanInvalidError",
     "PlanSource",
+    "Ratio",
     "SklearnTrainingPlan",
     "Standardise",
     "TensorTrainingPlan",

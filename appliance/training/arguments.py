@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, f
 
 from appliance.protocol.wording import did_you_mean, shorten
 from appliance.training.errors import ArgumentInvalidError
-from appliance.training.metrics import Metric
+from appliance.training.metrics import Metric, require_metric_arguments
 
 Positive = Annotated[int, Field(ge=1)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -106,9 +106,12 @@ class TrainingArguments(BaseModel):
             ArgumentInvalidError: Names the argument, its value, and what is allowed.
         """
         try:
-            return cls.model_validate(dict(arguments))
+            parsed = cls.model_validate(dict(arguments))
         except ValidationError as error:
             raise ArgumentInvalidError(_explain(error)) from None
+        if parsed.test_metric is not None:
+            require_metric_arguments(parsed.test_metric, parsed.test_metric_args)
+        return parsed
 
     def batch_size_or(self, default: int | None) -> int:
         """The batch size: of the arguments, else of the plan's DataManager, else 32."""

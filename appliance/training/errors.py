@@ -5,6 +5,7 @@
     ├── PlanInvalidError          the plan's text cannot be used; tells the line
     ├── ParametersInvalidError    tensors that are not those of the plan's model
     ├── TrainingFailedError       the plan ran, and what it gave back cannot be used
+    │   └── MetricInvalidError        a test's value that is no number
     └── TrainingStoppedError      somebody asked to stop
 
 These messages travel to the researcher: they are in our words, with names from our own code, and never repeat
@@ -47,6 +48,12 @@ class TrainingFailedError(FedWardError):
     """The plan ran, and what it gave back cannot be used."""
 
     code = Code.TRAINING_FAILED
+
+
+class MetricInvalidError(TrainingFailedError):
+    """A plan's ``testing_step`` gave back what is no number, or named it in a way that no metric may be named."""
+
+    code = Code.METRIC_INVALID
 
 
 class TrainingStoppedError(FedWardError):

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from appliance.data import Dataset
+from appliance.protocol.counts import Counts
 from appliance.protocol.errors import Code
 from appliance.protocol.tensors import TensorFile
 from appliance.training.arguments import TrainingArguments
@@ -27,13 +28,15 @@ from appliance.training.data_manager import DataManager
 from appliance.training.determinism import reproducible
 from appliance.training.errors import (
     ArgumentInvalidError,
+    MetricInvalidError,
     ParametersInvalidError,
     PlanInvalidError,
     TrainingFailedError,
     TrainingStoppedError,
 )
 from appliance.training.loader_workers import read_ahead
-from appliance.training.metrics import evaluate
+from appliance.training.metrics import measure
+from appliance.training.metrics.counting import ratio
 from appliance.training.split import Indices, derive_seed, fold_indices, split_indices
 from appliance.training.standardise import PREFIX as STANDARDISATION
 from appliance.training.standardise import Standardise
@@ -77,12 +80,34 @@ class TestOutcome:
     Attributes:
         samples: Held-out samples.
         values: Finite numbers by metric; a metric that the samples do not determine is absent.
+        counts: What those metrics are made of that cannot be averaged over nodes.
     """
 
     __test__: ClassVar[bool] = False  # not a test case, whatever its name says to pytest
 
     samples: int
     values: dict[str, float] = field(default_factory=dict)
+    counts: dict[str, Counts] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """What a ``testing_step`` returns for a value that is a part of a whole, instead of a number.
+
+    Parts and wholes are added up over batches, and over the nodes of a federation: the result is what it would be of
+    all samples at once, where a mean of ratios is something else.
+
+    Attributes:
+        part: Such as the voxels that were found, twice.
+        whole: Such as the voxels that were predicted and those that are there.
+
+    Example:
+        >>> Ratio(part=3, whole=4)
+        Ratio(part=3, whole=4)
+    """
+
+    part: Any
+    whole: Any
 
 
 class Samples(Protocol):
@@ -383,10 +408,11 @@ class TrainingPlan(ABC):
             return None
         metric = self._arguments.test_metric
         if metric is None or self._has_testing_step():
-            return TestOutcome(len(loaded.test), self._test_by_step(loaded))
+            return self._test_by_step(loaded)
         target, output = self.predict_held_out()
-        value = evaluate(metric, target, output, self._arguments.test_metric_args)
-        return TestOutcome(len(loaded.test), {} if value is None else {str(metric): value})
+        found = measure(metric, target, output, self._arguments.test_metric_args)
+        values = {} if found.value is None else {str(metric): found.value}
+        return TestOutcome(len(loaded.test), values, {} if found.counts is None else {str(metric): found.counts})
 
     def predict_held_out(self) -> tuple[Array, Array]:
         """Targets and the model's raw outputs for the held-out samples. They stay where they are computed."""
@@ -549,14 +575,28 @@ class TrainingPlan(ABC):
     def _has_testing_step(self) -> bool:
         return type(self).testing_step is not TrainingPlan.testing_step
 
-    def _test_by_step(self, loaded: Loaded) -> dict[str, float]:
+    def _test_by_step(self, loaded: Loaded) -> TestOutcome:
         """Means over the batches, by their sizes; a value that is missing or not finite in one batch is left out."""
-        sums: dict[str, float] = {}
+        parts: dict[str, float] = {}
+        wholes: dict[str, float] = {}
+        ratios: set[str] = set()
         with self._reproducible(), closing(self._read(loaded, self._test_batches(loaded))) as batches:
             for batch, (data, target) in batches:
                 for name, value in _numbers(self._test_step(data, target)).items():
-                    sums[name] = sums.get(name, 0.0) + value * len(batch.indices)
-        return {name: total / len(loaded.test) for name, total in sums.items() if math.isfinite(total)}
+                    size = len(batch.indices)
+                    part, whole = (value.part, value.whole) if isinstance(value, Ratio) else (value * size, size)
+                    parts[name], wholes[name] = parts.get(name, 0.0) + part, wholes.get(name, 0.0) + whole
+                    ratios |= {name} if isinstance(value, Ratio) else set()
+        samples = len(loaded.test)
+        values = {
+            name: part / (wholes[name] if name in ratios else samples) for name, part in parts.items() if wholes[name]
+        }
+        counts = {name: ratio(parts[name], wholes[name]) for name in sorted(ratios)}
+        return TestOutcome(
+            samples,
+            {name: value for name, value in values.items() if math.isfinite(value)},
+            {name: found for name, found in counts.items() if found is not None},
+        )
 
 
 def _progress(batch: Batch, loss: float | None) -> TrainingProgress:
@@ -568,15 +608,12 @@ def _progress(batch: Batch, loss: float | None) -> TrainingProgress:
     return TrainingProgress(batch.iteration, batch.iterations, batch.epoch, {"loss": loss})
 
 
-def _numbers(returned: Any) -> dict[str, float]:
-    """What a testing step returned, as numbers by name."""
+def _numbers(returned: Any) -> dict[str, float | Ratio]:
+    """What a testing step returned, as numbers or ratios by name."""
     by_name = returned if isinstance(returned, Mapping) else {"custom": returned}
-    try:
-        values = {str(name): float(value) for name, value in by_name.items()}
-    except (TypeError, ValueError):
-        raise TrainingFailedError("testing_step must return a number, or numbers by name.") from None
+    values = {str(name): _number(str(name), value) for name, value in by_name.items()}
     if not all(_METRIC_NAME.fullmatch(name) for name in values):
-        raise TrainingFailedError("testing_step named a value with other signs than letters, digits, '_', '.' and '-'.")
+        raise MetricInvalidError("testing_step named a value with other signs than letters, digits, '_', '.' and '-'.")
     return values
 
 
@@ -586,6 +623,14 @@ def _split(parameters: Mapping[str, Array], prefix: str) -> tuple[Mapping[str, A
         return parameters.split(prefix)
     found = {name.removeprefix(prefix): array for name, array in parameters.items() if name.startswith(prefix)}
     return {name: array for name, array in parameters.items() if not name.startswith(prefix)}, found
+
+
+def _number(name: str, value: Any) -> float | Ratio:
+    try:
+        return Ratio(float(value.part), float(value.whole)) if isinstance(value, Ratio) else float(value)
+    except (TypeError, ValueError):
+        message = f"testing_step returned no number for '{name[:64]}', but a {type(value).__name__}."
+        raise MetricInvalidError(message) from None
 
 
 def require_like(parameters: Mapping[str, Array], expected: Mapping[str, tuple[int, ...]]) -> None:

@@ -7,7 +7,7 @@ import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,10 @@ import sqlalchemy as sa
 from pydantic import JsonValue
 from sqlalchemy.dialects.sqlite import insert
 
+from appliance.protocol.counts import HISTOGRAMS, Counts, CountsForm, form_of
 from appliance.protocol.envelope import Clock, Signed, Signer
 from appliance.protocol.errors import Code, FedWardError, TensorFileError
-from appliance.protocol.messages import Reached, SealedFile, Train, TrainReply
+from appliance.protocol.messages import Metrics, Reached, SealedFile, Train, TrainReply
 from appliance.protocol.tensors import TensorFile, TensorSpec, data_bytes, most_header_bytes, require_finite
 from appliance.protocol.topics import parse_topic
 from appliance.transport.sqlite import Statement
@@ -110,11 +111,91 @@ def bounded(values: Mapping[str, float], plan: str) -> dict[str, float]:
     Raises:
         UpdateRefusedError: There are too many, or some name is neither; it is not repeated.
     """
-    if len(values) > MAX_VALUES:
-        raise UpdateRefusedError(f"A test returned {len(values)} numbers; at most {MAX_VALUES} may leave.")
-    if not all(name in ENGINE_NAMES or _is_word(name, plan) for name in values):
+    _require_names(values, plan)
+    return {name: rounded(value) for name, value in values.items()}
+
+
+def _require_names(names: Collection[str], plan: str) -> None:
+    if len(names) > MAX_VALUES:
+        raise UpdateRefusedError(f"A test returned {len(names)} numbers; at most {MAX_VALUES} may leave.")
+    if not all(name in ENGINE_NAMES or _is_word(name, plan) for name in names):
         raise UpdateRefusedError("A metric has a name that is no word of the plan's text.")
-    return {name: float(f"{value:.{SIGNIFICANT_DIGITS}g}") for name, value in values.items()}
+
+
+def released(metrics: Metrics, plan: str, policy: Policy) -> Metrics:
+    """A test's values and counts as they may leave.
+
+    Counts leave where the node's policy says so, of no fewer records than may be trained on, and without small cells:
+    they are merged with their neighbours in histograms of scores and withheld in those of probabilities; of a class
+    with too few records nothing is counted.
+
+    Raises:
+        UpdateRefusedError: As ``bounded`` does, for the names of counts as well; or counts of another metric's form.
+    """
+    _require_names(metrics.values | metrics.counts, plan)
+    if any(each.form is not form_of(name) for name, each in metrics.counts.items()):
+        raise UpdateRefusedError("A metric's counts are of another form than that metric's.")
+    counts: dict[str, Counts] = {}
+    if metrics.samples >= policy.value("minimum_samples"):
+        found = {name: _released_counts(each, metrics.samples, policy) for name, each in metrics.counts.items()}
+        counts = {name: each for name, each in found.items() if each is not None}
+    return metrics.model_copy(update={"values": bounded(metrics.values, plan), "counts": counts})
+
+
+def numbers_of(tests: Iterable[Metrics]) -> int:
+    """How many numbers tests say, values and counts together."""
+    return sum(len(test.values) + sum(len(counts.cells) for counts in test.counts.values()) for test in tests)
+
+
+def rounded(value: float) -> float:
+    """A number as it may leave: many digits could be a patient's."""
+    return float(f"{value:.{SIGNIFICANT_DIGITS}g}")
+
+
+def _released_counts(counts: Counts, samples: int, policy: Policy) -> Counts | None:
+    allowed, minimum = policy.value("pooled_counts"), policy.value("minimum_cell")
+    if allowed == "off" or (allowed == "sums" and counts.form in HISTOGRAMS):
+        return None
+    table = counts.table()
+    match counts.form:
+        case CountsForm.CLASSES:
+            sizes = [row[2] or 0.0 for row in table]
+            if _are_small([*sizes, samples - sizes[0]], minimum):
+                return None
+        case CountsForm.SCORES:
+            if _are_small([sum(cell or 0.0 for cell in row) for row in table], minimum):
+                return None
+            table = [_merged(row, minimum) for row in table]
+        case CountsForm.CALIBRATION:
+            table = [_withheld(size or 0.0, gap or 0.0, minimum) for size, gap in table]
+        case CountsForm.MOMENTS | CountsForm.RATIO:
+            table = [[rounded(cell or 0.0) for cell in row] for row in table]
+    return counts.model_copy(update={"cells": tuple(cell for row in table for cell in row)})
+
+
+def _are_small(sizes: Sequence[float], minimum: int) -> bool:
+    return any(0 < size < minimum for size in sizes)
+
+
+def _withheld(size: float, gap: float, minimum: int) -> list[float | None]:
+    return [None, None] if _are_small([size], minimum) else [size, rounded(gap)]
+
+
+def _merged(row: Sequence[float | None], minimum: int) -> list[float | None]:
+    """A histogram whose small bins are counted in the next; too few at its end are counted in the last that is not."""
+    merged: list[float | None] = []
+    held, last = 0.0, 0
+    for place, cell in enumerate(row):
+        held += cell or 0.0
+        if _are_small([held], minimum):
+            merged.append(None)
+            continue
+        last = place if held else last
+        merged.append(held)
+        held = 0.0
+    if held:
+        merged[last:] = [None] * (len(row) - last - 1) + [(merged[last] or 0.0) + held]
+    return merged
 
 
 def _is_word(name: str, plan: str) -> bool:
@@ -262,4 +343,5 @@ class EgressLog:
             "round": getattr(body, "round", None),
             "size_bytes": len(signed.text),
             "sha256": hashlib.sha256(signed.text.encode()).hexdigest(),
+            "numbers": numbers_of(body.metrics) if isinstance(body, TrainReply) else None,
         }

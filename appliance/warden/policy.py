@@ -41,6 +41,9 @@ class Rules(BaseModel):
         second_reviewer: Whether an approval counts only once two different people gave it. It is asked when an approval
             is given: those that were given before the rule stay.
         minimum_samples: Training records below which no round runs and no update leaves, after the split.
+        pooled_counts: Which counts of tests may leave, to make one metric of all hospitals: sums and histograms, sums
+            alone, or none.
+        minimum_cell: Test records below which no bin of a histogram is told by itself, and no class at all.
         maximum_round_s: Seconds that a round's training may take.
         maximum_value: The largest size of a number in an update.
         maximum_update_bytes: The largest update that may leave, and the largest parameters or model that are taken.
@@ -58,6 +61,8 @@ class Rules(BaseModel):
     plan_approval: Literal["required", "off"] | None = None
     second_reviewer: bool | None = None
     minimum_samples: int | None = Field(default=None, ge=1)
+    pooled_counts: Literal["histograms", "sums", "off"] | None = None
+    minimum_cell: int | None = Field(default=None, ge=1)
     maximum_round_s: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     maximum_value: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     maximum_update_bytes: int | None = Field(default=None, gt=0)
@@ -73,6 +78,8 @@ RELEASE = Rules(
     plan_approval="required",
     second_reviewer=False,
     minimum_samples=20,
+    pooled_counts="histograms",
+    minimum_cell=5,
     maximum_round_s=3600,
     maximum_value=1e6,
     maximum_update_bytes=4 << 30,
@@ -87,6 +94,8 @@ _TIGHTER: dict[str, Callable[[Any, Any], Any]] = {
     "plan_approval": lambda a, b: "required" if "required" in (a, b) else "off",
     "second_reviewer": lambda a, b: a or b,
     "minimum_samples": max,
+    "pooled_counts": lambda a, b: max(a, b, key=("histograms", "sums", "off").index),
+    "minimum_cell": max,
     "maximum_round_s": min,
     "maximum_value": min,
     "maximum_update_bytes": min,

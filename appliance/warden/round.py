@@ -45,7 +45,7 @@ from appliance.protocol.rounds import RoundStep
 from appliance.protocol.tensors import AGGREGATOR_PREFIX, FROZEN_PREFIX, TensorFile
 from appliance.transport.sqlite import Statement
 from appliance.warden.datasets import source_of
-from appliance.warden.egress import SIGNIFICANT_DIGITS, EgressGuard, ProgressGuard, UpdateRefusedError, bounded
+from appliance.warden.egress import EgressGuard, ProgressGuard, UpdateRefusedError, numbers_of, released, rounded
 from appliance.warden.live import LiveRound
 from appliance.warden.policy import lookup
 from appliance.warden.services import Services
@@ -92,6 +92,7 @@ _PUBLIC = {
     Code.PLAN_INVALID: "The plan's text could not be used.",
     Code.TRAINING_FAILED: "The plan failed while it ran.",
     Code.TRAINING_DIVERGED: "The loss is not finite any more.",
+    Code.METRIC_INVALID: "The plan's testing_step returned what is no number, or gave it a name that no metric has.",
     Code.ARGUMENT_INVALID: "The plan or its arguments do not fit this node's release.",
     Code.DATASET_CHANGED: "The dataset's files have changed since they were registered.",
     Code.DATASET_INVALID: "The dataset cannot be read; the hospital's record says where.",
@@ -332,18 +333,17 @@ class Round:
         self, result: TrainedResult, progress: _Progress, specs: dict[str, Any], plan: str, dataset: dict[str, Any]
     ) -> _Checked:
         """Let the guard look at everything that would leave, then seal it: checked bytes are the bytes that go."""
+        rates = result.reply.learning_rates
         reply = TrainReply(
             experiment_id=self._request.experiment_id,
             round=self._request.round,
             dataset_id=self._request.dataset_id,
             update=None,
             sample_count=result.reply.sample_count,
-            metrics=tuple(
-                metrics.model_copy(update={"values": bounded(metrics.values, plan)}) for metrics in result.reply.metrics
-            ),
+            metrics=tuple(released(metrics, plan, self._services.policy) for metrics in result.reply.metrics),
             overrides=tuple(Override.model_validate_json(o) for o in self._row["overrides"]),
             reached=progress.last(result.reply.reached),
-            learning_rates=_rounded(result.reply.learning_rates),
+            learning_rates=None if rates is None else rounded(rates),
         )
         if (result.update_fd is not None) is not self._request.train:
             raise UpdateRefusedError("The training process returned an update too many, or none.")
@@ -352,7 +352,8 @@ class Round:
         self._memory_bytes = result.reply.memory_bytes
         if result.update_fd is None:
             return _Checked(reply)
-        checked = _Checked(reply, *self._seal_update(result.update_fd, specs))
+        update, facts = self._seal_update(result.update_fd, specs)
+        checked = _Checked(reply, update, {**facts, "numbers": numbers_of(reply.metrics)})
         if result.kept_fd is not None:
             self._guard.check_kept(require_sealed(result.kept_fd))
             self._services.kept.keep(self._owner, self._request.round, result.kept_fd)
@@ -556,11 +557,6 @@ class Round:
             yield
         finally:
             self._timing[name] = time.monotonic() - started
-
-
-def _rounded(value: float | None) -> float | None:
-    """A number as it may leave; see ``egress.bounded``."""
-    return None if value is None else float(f"{value:.{SIGNIFICANT_DIGITS}g}")
 
 
 def _workers(arguments: dict[str, Any]) -> int:

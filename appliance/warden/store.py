@@ -220,6 +220,7 @@ egress = sa.Table(
     sa.Column("norm", sa.Float, nullable=True),  # L2, of an update
     sa.Column("size_bytes", sa.Integer, nullable=False),
     _text("sha256"),
+    sa.Column("numbers", sa.Integer, nullable=True),  # of tests, in an answer, and beside an update
     # Each for all lines, and for those of updates, which few of the lines are.
     sa.Index("egress_by_time", "at"),
     sa.Index("egress_by_experiment", "experiment_id", "at"),

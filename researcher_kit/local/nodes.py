@@ -39,7 +39,6 @@ from appliance.protocol.messages import (
     Datasets,
     ErrorReply,
     ListDatasets,
-    Metrics,
     Ping,
     PlanApproval,
     PlanStanding,
@@ -432,8 +431,7 @@ class LocalNodes:
             update=update,
             sample_count=trained.sample_count,
             metrics=tuple(
-                Metrics(stage=found.stage, samples=found.samples, values=_permitted(found.values, plan))
-                for found in trained.metrics
+                found.model_copy(update={"values": _permitted(found.values, plan)}) for found in trained.metrics
             ),
             timing=Timing(**times, **trained.timing.model_dump(), check_s=check_s),
             reached=reached and reached.model_copy(update={"values": _rounded(reached.values)}),

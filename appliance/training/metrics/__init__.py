@@ -8,6 +8,7 @@ determine is None: never NaN.
 Tests hold these to other libraries' results; they are written out here so that a PyTorch plan need not import those.
 """
 
-from appliance.training.metrics.catalogue import Metric, evaluate
+from appliance.training.metrics.catalogue import Measured, Metric, evaluate, measure, require_metric_arguments
+from appliance.training.metrics.pooling import Part, Pooled, pool
 
-__all__ = ["Metric", "evaluate"]
+__all__ = ["Measured", "Metric", "Part", "Pooled", "evaluate", "measure", "pool", "require_metric_arguments"]

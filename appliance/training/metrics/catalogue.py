@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from appliance.protocol.counts import Counts
 from appliance.training.errors import TrainingFailedError
-from appliance.training.metrics import classification, probabilities, regression, segmentation, survival
+from appliance.training.metrics import classification, counting, probabilities, regression, segmentation, survival
 from appliance.training.metrics.classification import Array
 from appliance.training.metrics.options import Options, parse_options
 
@@ -64,37 +65,68 @@ _ALIASES = {
 
 
 @dataclass(frozen=True)
+class Measured:
+    """A metric over a node's samples.
+
+    Attributes:
+        value: None when the samples do not determine it (for AUC: only one class is present).
+        counts: What it is made of, for a metric that a mean over nodes would get wrong.
+    """
+
+    value: float | None
+    counts: Counts | None = None
+
+
+@dataclass(frozen=True)
 class _Entry:
-    compute: Callable[[Array, Array, Options], float | None]
+    """How a metric is computed; one without ``compute`` is the ratio that its counts are."""
+
+    compute: Callable[[Array, Array, Options], float | None] | None
     arguments: tuple[str, ...] = ()
+    count: counting.Count | None = None
 
 
 _CLASSES, _SEGMENTS, _PROBABILITIES = ("threshold", "average"), ("threshold",), ("outputs",)
 _METRICS: Mapping[Metric, _Entry] = {
     Metric.ACCURACY: _Entry(classification.accuracy, _CLASSES),
-    Metric.BALANCED_ACCURACY: _Entry(classification.balanced_accuracy, ("threshold",)),
-    Metric.PRECISION: _Entry(classification.precision, _CLASSES),
-    Metric.RECALL: _Entry(classification.recall, _CLASSES),
-    Metric.F1_SCORE: _Entry(classification.f1_score, _CLASSES),
-    Metric.SPECIFICITY: _Entry(classification.specificity, _CLASSES),
-    Metric.AUC: _Entry(classification.auc),
-    Metric.AVERAGE_PRECISION: _Entry(classification.average_precision),
+    Metric.BALANCED_ACCURACY: _Entry(classification.balanced_accuracy, ("threshold",), counting.count_classes),
+    Metric.PRECISION: _Entry(classification.precision, _CLASSES, counting.count_hits),
+    Metric.RECALL: _Entry(classification.recall, _CLASSES, counting.count_hits),
+    Metric.F1_SCORE: _Entry(classification.f1_score, _CLASSES, counting.count_hits),
+    Metric.SPECIFICITY: _Entry(classification.specificity, _CLASSES, counting.count_hits),
+    Metric.AUC: _Entry(classification.auc, _PROBABILITIES, counting.count_scores),
+    Metric.AVERAGE_PRECISION: _Entry(classification.average_precision, _PROBABILITIES, counting.count_scores),
     Metric.BRIER: _Entry(probabilities.brier, _PROBABILITIES),
-    Metric.CALIBRATION_ERROR: _Entry(probabilities.calibration_error, ("outputs", "bins")),
+    Metric.CALIBRATION_ERROR: _Entry(probabilities.calibration_error, ("outputs", "bins"), counting.count_gaps),
     Metric.MSE: _Entry(regression.mse),
     Metric.RMSE: _Entry(regression.rmse),
     Metric.MAE: _Entry(regression.mae),
-    Metric.R2: _Entry(regression.r2),
-    Metric.EXPLAINED_VARIANCE: _Entry(regression.explained_variance),
+    Metric.R2: _Entry(regression.r2, (), counting.count_moments),
+    Metric.EXPLAINED_VARIANCE: _Entry(regression.explained_variance, (), counting.count_moments),
     Metric.DICE: _Entry(segmentation.dice, _SEGMENTS),
     Metric.IOU: _Entry(segmentation.iou, _SEGMENTS),
-    Metric.HAUSDORFF: _Entry(segmentation.hausdorff, ("threshold", "percentile", "spacing")),
-    Metric.C_INDEX: _Entry(survival.c_index),
+    Metric.HAUSDORFF: _Entry(None, ("threshold", "percentile", "spacing"), segmentation.hausdorff),
+    Metric.C_INDEX: _Entry(None, (), survival.c_index),
 }
 
 
+def require_metric_arguments(metric: Metric, arguments: Mapping[str, Any]) -> None:
+    """Raise ArgumentInvalidError for an argument that the metric does not take, or a value that it does not allow."""
+    parse_options(metric, _METRICS[metric].arguments, arguments)
+
+
 def evaluate(metric: Metric, target: Array, output: Array, arguments: Mapping[str, Any] | None = None) -> float | None:
-    """One metric over all samples.
+    """One metric over all samples; see ``measure``, whose value it is.
+
+    Example:
+        >>> evaluate(Metric.ACCURACY, np.array([0, 1, 1]), np.array([-2.0, 0.5, -0.1]))
+        0.6666666666666666
+    """
+    return measure(metric, target, output, arguments).value
+
+
+def measure(metric: Metric, target: Array, output: Array, arguments: Mapping[str, Any] | None = None) -> Measured:
+    """One metric over all samples, and what it is made of.
 
     Args:
         metric: Which one.
@@ -103,16 +135,9 @@ def evaluate(metric: Metric, target: Array, output: Array, arguments: Mapping[st
         output: What the model gave, of shape (n,), (n, 1) or (n, k), and (n, k, …) for a segmentation.
         arguments: What the metric takes; see ``Options``.
 
-    Returns:
-        The value, or None when the samples do not determine it (for AUC: only one class is present).
-
     Raises:
         ArgumentInvalidError: An argument that the metric does not take.
         TrainingFailedError: Targets and outputs do not belong together.
-
-    Example:
-        >>> evaluate(Metric.ACCURACY, np.array([0, 1, 1]), np.array([-2.0, 0.5, -0.1]))
-        0.6666666666666666
     """
     entry = _METRICS[metric]
     options = parse_options(metric, entry.arguments, arguments or {})
@@ -120,9 +145,12 @@ def evaluate(metric: Metric, target: Array, output: Array, arguments: Mapping[st
     if len(target) != len(output):
         raise TrainingFailedError(f"The model gave {len(output)} outputs for {len(target)} targets.")
     if len(target) == 0:
-        return None
-    value = entry.compute(target, output, options)
-    return value if value is not None and np.isfinite(value) else None
+        return Measured(None)
+    value = None if entry.compute is None else entry.compute(target, output, options)
+    counts = None if entry.count is None else entry.count(target, output, options)
+    if entry.compute is None and counts is not None and counts.cells[1]:
+        value = (counts.cells[0] or 0.0) / counts.cells[1]
+    return Measured(value if value is not None and np.isfinite(value) else None, counts)
 
 
 def _flat(values: Array) -> Array:

@@ -23,6 +23,13 @@ def classes(target: Array, output: Array, options: Options) -> tuple[NDArray[np.
     return target.astype(np.int64), predicted.astype(np.int64)
 
 
+def is_binary(true: Array, predicted: Array, output: Array, options: Options) -> bool:
+    """Whether a metric is of the positive class alone, rather than a mean over classes."""
+    if options.average is not None:
+        return options.average == "binary"
+    return bool(output.ndim == 1 and max(true.max(), predicted.max()) <= 1)
+
+
 def accuracy(target: Array, output: Array, options: Options) -> float:
     """The share of samples whose class is right."""
     true, predicted = classes(target, output, options)
@@ -44,7 +51,6 @@ def _of_hits(score: Score) -> Callable[[Array, Array, Options], float]:
     def metric(target: Array, output: Array, options: Options) -> float:
         true, predicted = classes(target, output, options)
         present = np.union1d(true, predicted)
-        is_binary = options.average == "binary" or (options.average is None and present.max() <= 1 and output.ndim == 1)
         scores = [
             score(
                 float(((true == label) & (predicted == label)).sum()),
@@ -52,7 +58,7 @@ def _of_hits(score: Score) -> Callable[[Array, Array, Options], float]:
                 float((true == label).sum()),
                 float(len(true)),
             )
-            for label in ([1] if is_binary else present)
+            for label in ([1] if is_binary(true, predicted, output, options) else present)
         ]
         return float(np.mean(scores))
 

@@ -48,11 +48,16 @@ def calibration_error(target: Array, output: Array, options: Options) -> float:
 
     Source: Naeini et al., Obtaining Well Calibrated Probabilities Using Bayesian Binning, AAAI 2015.
     """
+    place, gap = confidences(target, output, options)
+    return float(np.abs(np.bincount(place, gap, options.bins)).sum() / len(target))
+
+
+def confidences(target: Array, output: Array, options: Options) -> tuple[NDArray[np.int64], Float64]:
+    """For each sample the bin of its probability, and its probability less its outcome; see ``calibration_error``."""
     found = _probabilities(target, output, options)
     if found.ndim == 1:
         confidence, is_right = found, target == 1
     else:
         confidence, is_right = found.max(axis=1), found.argmax(axis=1) == target
     place = np.minimum((confidence * options.bins).astype(np.int64), options.bins - 1)
-    gap = np.bincount(place, confidence - is_right, options.bins)
-    return float(np.abs(gap).sum() / len(target))
+    return place, confidence - is_right

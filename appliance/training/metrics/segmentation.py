@@ -7,8 +7,10 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from appliance.protocol.counts import Counts
 from appliance.training.errors import ArgumentInvalidError, TrainingFailedError
 from appliance.training.metrics.classification import Array
+from appliance.training.metrics.counting import ratio
 from appliance.training.metrics.options import Options
 
 Mask = NDArray[np.bool_]
@@ -55,11 +57,12 @@ dice = _overlap(lambda both, true, found: 2 * both / (true + found))
 iou = _overlap(lambda both, true, found: both / (true + found - both))
 
 
-def hausdorff(target: Array, output: Array, options: Options) -> float | None:
+def hausdorff(target: Array, output: Array, options: Options) -> Counts | None:
     """The distance between the surfaces of truth and prediction, in the unit of ``spacing``, or in voxels.
 
     Of all points' distances to the other surface, both ways, the ``percentile``: the largest for 100, and 95 for what
-    is often called HD95. The mean over samples and classes; where one of the two is empty there is no distance.
+    is often called HD95. The mean over samples and classes, as sum and number; where one of the two is empty there is
+    none.
 
     Source: Huttenlocher et al., Comparing Images Using the Hausdorff Distance, IEEE PAMI 15, 1993.
     """
@@ -71,7 +74,7 @@ def hausdorff(target: Array, output: Array, options: Options) -> float | None:
     pairs = zip(true, predicted, strict=True)
     found = [_distance(one == label, other == label, spacing, options) for one, other in pairs for label in labels]
     known = [distance for distance in found if distance is not None]
-    return float(np.mean(known)) if known else None
+    return ratio(sum(known), len(known))
 
 
 def _distance(true: Mask, found: Mask, spacing: list[float], options: Options) -> float | None:

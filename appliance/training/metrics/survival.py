@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 
+from appliance.protocol.counts import Counts
 from appliance.training.errors import TrainingFailedError
 from appliance.training.metrics.classification import Array
+from appliance.training.metrics.counting import ratio
 from appliance.training.metrics.options import Options
 
 _AT_ONCE = 1000  # rows of the comparison of all with all
 
 
-def c_index(target: Array, output: Array, _: Options) -> float | None:
+def c_index(target: Array, output: Array, _: Options) -> Counts | None:
     """The share of comparable pairs in which the one with the higher risk had its event earlier; ties count half.
 
-    A pair is comparable if the earlier of the two times is an event's.
+    A pair is comparable if the earlier of the two times is an event's. Returned are the pairs in the right order, and
+    all: those of other nodes are added to them, while nobody compares a patient of one with a patient of another.
 
     Source: Harrell et al., Evaluating the Yield of Medical Tests, JAMA 247, 1982.
     """
@@ -32,4 +35,4 @@ def c_index(target: Array, output: Array, _: Options) -> float | None:
         pairs += float(comparable.sum())
         right += float((comparable & (risk[rows, None] > risk[None, :])).sum())
         right += 0.5 * float((comparable & (risk[rows, None] == risk[None, :])).sum())
-    return right / pairs if pairs else None
+    return ratio(right, pairs)

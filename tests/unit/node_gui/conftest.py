@@ -45,6 +45,8 @@ RULES = {
     "plan_approval": "required",
     "second_reviewer": False,
     "minimum_samples": 20,
+    "pooled_counts": "histograms",
+    "minimum_cell": 5,
     "maximum_round_s": 3600.0,
     "maximum_value": 1e6,
     "maximum_update_bytes": 4 << 30,

@@ -8,14 +8,16 @@ import io
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
+from appliance.protocol.counts import Counts, CountsForm
 from appliance.protocol.jose import read_jws
 from appliance.protocol.local.jobs import Progress
-from appliance.protocol.messages import Pong
+from appliance.protocol.messages import Metrics, Pong
 from appliance.warden.store import egress, measures, pauses, rounds
 from node_gui.access import Role
 from node_gui.charts import line_chart
@@ -23,7 +25,7 @@ from node_gui.formats import iso
 from tests.conftest import Members
 from tests.unit.node_gui.conftest import Browser
 from tests.unit.node_gui.hospital import Hospital
-from tests.unit.warden.conftest import WAIT_S
+from tests.unit.warden.conftest import WAIT_S, honest
 
 STAGES = ("global", "local")
 SCRIPT = "<script>alert(1)</script>"
@@ -339,3 +341,27 @@ def test_an_export_is_the_nodes_own_word(hospital: Hospital, auditor: Browser, m
     assert claims["lines_sha256"] == hashlib.sha256("".join(lines).encode()).hexdigest()
     assert claims["wanted"]["experiment_id"] == "e-1"
     assert "egress.exported" in hospital.node.events()
+
+
+def test_counts_that_left_are_shown_with_what_they_are_and_how_many(hospital: Hospital, auditor: Browser) -> None:
+    """A value is one number; what leaves beside it for a metric of all hospitals is more, and staff see it."""
+    counts = {"F1_SCORE": Counts(form=CountsForm.CLASSES, rows=1, cells=(9.0, 12.0, 11.0))}
+    tests = (Metrics(stage="global", samples=40, values={"F1_SCORE": 0.8}, counts=counts),)
+    hospital.node.runner.training = lambda job, parameters: replace(honest(job, parameters), metrics=tests)
+    hospital.node.round(hospital.node.accepted(round=3)).run()
+    page = " ".join(re.sub(r"<[^>]*>", " ", auditor.get("/experiments/e-1").text).split())
+    table = list(csv.DictReader(io.StringIO(auditor.get("/what-left/what-left.csv").text.removeprefix("\ufeff"))))
+
+    assert "F1_SCORE before training here records found, predicted and true in each class 40 3" in page
+    assert {row["round"]: row["numbers (tests)"] for row in table} == {"1": "1", "2": "1", "3": "4"}
+
+
+def test_the_policy_on_counts_is_shown_and_made_stricter(hospital: Hospital) -> None:
+    """In words, and without a warning where it protects more."""
+    browser = hospital.signed_in(Role.ADMINISTRATOR)
+    asked = browser.post("/policy/pooled_counts", value="off", shown="histograms").text
+    looser = browser.post("/policy/minimum_cell", value="2", shown="5").text
+
+    assert "off: results of this hospital only" in asked
+    assert "less strict" not in asked
+    assert "less strict" in looser

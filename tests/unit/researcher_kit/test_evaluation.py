@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from appliance.protocol.counts import Counts, CountsForm
 from appliance.protocol.errors import Code, FedWardError
 from appliance.protocol.messages import Train
 from researcher_kit import EarlyStopping, Experiment, Scaffold
@@ -132,3 +133,28 @@ def test_without_anything_held_out_it_is_refused(make: Make) -> None:
     """The nodes would test on nothing, and say nothing."""
     with pytest.raises(ExperimentArgumentError, match="Nothing is held out"):
         make().evaluate()
+
+
+def test_a_metric_is_pooled_over_the_nodes_where_their_counts_allow_it(make: Make, consortium: Consortium) -> None:
+    """A mean of recalls weighs a hospital with one patient as much as one with nineteen."""
+    found = {"north": 1.0, "south": 18.0, "west": 4.0}
+    for name, node in consortium.nodes.items():
+        part, whole = found[name], {"north": 1.0, "south": 19.0, "west": 5.0}[name]
+        node.scores = lambda _round, value=part / whole: {"RECALL": value, "lesions": value}
+        node.counts = lambda _round, part=part, whole=whole: {
+            "RECALL": Counts(form=CountsForm.CLASSES, rows=1, cells=(part, part, whole)),
+            "lesions": Counts(form=CountsForm.RATIO, rows=1, cells=(part, whole)),
+        }
+    experiment = make(training_args=TESTED)
+    experiment.run(1)
+    pooled, evaluation = experiment.history[-1].pooled(), experiment.evaluate()
+
+    assert {name: each.value for name, each in pooled.items()} == dict.fromkeys(("RECALL", "lesions"), 23 / 25)
+    assert (pooled["RECALL"].nodes, pooled["RECALL"].samples) == (3, 60)
+    assert evaluation.pooled == pooled
+    assert "pooled" in str(evaluation)
+    assert "RECALL=0.92" in str(experiment.history)
+    assert (
+        "RECALL: 0.92, 60 records at 3 nodes"
+        in (experiment.export(consortium.folder / "m") / "model_card.md").read_text()
+    )

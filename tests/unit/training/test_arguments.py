@@ -61,3 +61,19 @@ def test_the_batch_size_of_the_arguments_wins() -> None:
     assert TrainingArguments.parse({"batch_size": 4}).batch_size_or(9) == 4
     assert TrainingArguments.parse({"loader_args": {"batch_size": 5}}).batch_size_or(9) == 5
     assert TrainingArguments.parse({}).batch_size_or(9) == 9
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"treshold": 0.5}, ("F1_SCORE", "'treshold'", "threshold, average")),
+        ({"threshold": "high"}, ("test_metric_args.threshold", "a number")),
+        ({"bins": 5}, ("F1_SCORE", "'bins'")),
+    ],
+)
+def test_a_metrics_argument_is_judged_where_it_is_typed(given: dict, words: tuple[str, ...]) -> None:
+    """Not at the first hospital's first test, an hour later."""
+    with pytest.raises(ArgumentInvalidError) as refusal:
+        TrainingArguments.parse({"test_metric": "F1_SCORE", "test_metric_args": given})
+
+    assert all(word in str(refusal.value) for word in words)

@@ -19,12 +19,14 @@ from appliance.training import (
     DataManager,
     ParametersInvalidError,
     PlanInvalidError,
+    Ratio,
     TorchTrainingPlan,
     TrainingArguments,
     TrainingFailedError,
     TrainingProgress,
     TrainingStoppedError,
 )
+from appliance.training.errors import MetricInvalidError
 from appliance.training.repeated_draws import BLOCK
 
 Built = Callable[..., Any]
@@ -394,7 +396,7 @@ def test_a_testing_step_gives_numbers_by_plain_names(built: Built, returned: obj
     """A name of free text could carry a record out."""
     wrong = type("Wrong", (_Logistic,), {"testing_step": lambda _plan, _data, _target: returned})
 
-    with pytest.raises(TrainingFailedError, match="testing_step"):
+    with pytest.raises(MetricInvalidError, match="testing_step"):
         built(wrong, test_ratio=0.5).test()
 
 
@@ -754,3 +756,21 @@ def test_mixed_precision_computes_in_half_of_the_digits(built: Built) -> None:
     assert found.dtype == np.float32
     assert found == pytest.approx(expected, abs=0.05)
     assert not np.array_equal(found, expected)
+
+
+def test_a_ratio_is_of_all_batches_together(built: Built) -> None:
+    """A mean of the batches' ratios would weigh the last one, of two samples, like the others."""
+    seen = iter([(8, 8), (0, 2)])
+    own = type("Own", (_Logistic,), {"testing_step": lambda _plan, _data, _target: {"hits": Ratio(*next(seen))}})
+    outcome = built(own, test_ratio=0.25, test_batch_size=8).test()
+
+    assert outcome.values == {"hits": 0.8}
+    assert outcome.counts["hits"].cells == (8.0, 10.0)
+
+
+def test_a_ratio_of_nothing_has_no_value(built: Built) -> None:
+    """No lesion in any of them: neither all nor none were found."""
+    own = type("Own", (_Logistic,), {"testing_step": lambda _plan, _data, _target: {"hits": Ratio(0, 0)}})
+    outcome = built(own, test_ratio=0.25).test()
+
+    assert (outcome.values, outcome.counts["hits"].cells) == ({}, (0.0, 0.0))

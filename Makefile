@@ -9,11 +9,11 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13 python3.14; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 
-.PHONY: help demo test lint locks bench aggregation pages soak docs fuzz defences translations screenshots roles molecule audit site site-down clean packages docker
+.PHONY: help demo test lint locks bench aggregation reproductions pages soak docs fuzz defences translations screenshots roles molecule audit site site-down clean packages docker
 
 help: ## Say what there is
 	@echo "FedWard: make TARGET"
-	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' Makefile | while IFS=$$'\t' read -r name text; do printf '  %-12s %s\n' "$$name" "$$text"; done
+	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' Makefile | while IFS=$$'\t' read -r name text; do printf '  %-13s %s\n' "$$name" "$$text"; done
 
 demo: $(VENV)/.demo ## Train one model on four hospitals' data, on this machine, as an ordinary user
 	$(VENV)/bin/fedward demo
@@ -35,6 +35,10 @@ bench: $(VENV)/.dev ## Measure what a round costs beside a bare TCP loop, and it
 
 aggregation: $(VENV)/.dev ## Measure each aggregator beside a numpy add, and the researcher's memory with 3 to 100 nodes (minutes, 5 GB)
 	$(VENV)/bin/python -m tests.benchmarks.aggregation
+
+reproductions: $(VENV)/.dev ## Run the published studies again and write their tables and figures (an hour); SIZE=whole for all of their data
+	for study in mnist_vae brain_quality segmentation label_skew; do \
+		OMP_NUM_THREADS=1 $(VENV)/bin/python -m docs.reproductions.$$study --size $(or $(SIZE),small) || exit 1; done
 
 pages: $(VENV)/.dev ## Measure how long the GUI's pages take at a hospital of many years
 	$(VENV)/bin/python -m tests.benchmarks.gui

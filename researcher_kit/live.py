@@ -249,7 +249,7 @@ def span(seconds: float) -> str:
 
     Example:
         >>> span(4.2), span(75), span(7300)
-        ('4 s', '1 min 15 s', '2 h 2 min')
+        ('4 s', '1 min 15 s', '2 h 1 min')
     """
     whole = round(seconds)
     if whole < 60:

@@ -35,8 +35,8 @@ class Pace:
         >>> pace(Progress(1, "north", "train", 1, 1, 11, {}))
         >>> now[0] = 20.0
         >>> pace(Progress(1, "north", "train", 1, 6, 11, {}))
-        >>> pace.round_left_s()
-        20.0
+        >>> round(pace.round_left_s())
+        20
     """
 
     clock: Callable[[], float] = time.monotonic

@@ -40,7 +40,7 @@ IMAGES = {
         Image("runner-cpu", ("runner", "declearn"), carries_torch=True),
         Image("runner-gpu", ("runner", "declearn"), carries_torch=True, is_default=False),
         Image("researcher-kit", ("kit", "declearn"), carries_torch=True),
-        Image("federator", ("federator",), is_default=False),  # for a consortium that has one
+        Image("federator", ("federator",)),
     )
 }
 

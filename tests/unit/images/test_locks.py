@@ -62,7 +62,7 @@ def test_an_unknown_image_is_refused_with_the_likely_one() -> None:
 
 def test_the_gpu_image_is_built_only_when_it_is_named() -> None:
     """It is gigabytes that most hospitals do not want."""
-    assert {image.name for image in choose([])} == set(IMAGES) - {"runner-gpu", "federator"}
+    assert {image.name for image in choose([])} == set(IMAGES) - {"runner-gpu"}
 
 
 def test_a_folder_that_is_no_checkout_is_refused(tmp_path: Path) -> None:

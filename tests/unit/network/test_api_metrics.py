@@ -67,8 +67,8 @@ def test_it_counts_members_jobs_uploads_and_lines(
         "running_rounds": 2,
     }
     north.put("/api/v1/members/me/state", state, format="json")
-    job = {"id": "7b0c6f0e-0d5b-4a6e-9b1a-111111111111", "spec": {}, "mandate": "m"}
-    alice.post("/api/v1/jobs", job, format="json")
+    job = {"id": "7b0c6f0e-0d5b-4a6e-9b1a-111111111111", "federator": "fed", "spec": {}, "mandate": "m"}
+    assert alice.post("/api/v1/jobs", job, format="json").status_code == 201
     found = look(operator)
 
     assert found["fedward_uploads"] == 1

@@ -198,6 +198,8 @@ def test_a_plan_that_has_a_method_of_that_name_keeps_it(names: dict[str, Any]) -
     names["plan_file"].write_text(text)
     names["experiment"].set_training_plan_file(names["plan_file"])
 
+    assert names["experiment"].training_plan_text() == text
+
 
 def test_an_unknown_attribute_is_still_none() -> None:
     """What is neither ours nor theirs gets Python's own error."""

@@ -20,7 +20,7 @@ Make = Callable[..., Experiment]
 
 
 @pytest.fixture
-def tested(consortium: Consortium) -> Iterator[Consortium]:
+def scored(consortium: Consortium) -> Iterator[Consortium]:
     """Every node says how good the parameters are, better in each round."""
     for node in consortium.nodes.values():
         node.scores = lambda round_: {"RECALL": 0.5 + round_ / 20}
@@ -37,14 +37,14 @@ def scalars(folder: Path, run: str, tag: str) -> dict[int, float]:
     return {event.step: round(event.value, 4) for event in found}
 
 
-def test_each_node_has_a_run_for_each_test_and_one_for_its_training(make: Make, tested: Consortium) -> None:
+def test_each_node_has_a_run_for_each_test_and_one_for_its_training(make: Make, scored: Consortium) -> None:
     """As Fed-BioMed's users look at their experiments, and the metric over all nodes beside."""
     experiment = make(tensorboard=True)
     experiment.run(2)
     folder = experiment.tensorboard_results_path
     runs = {str(path.parent.relative_to(folder)) for path in folder.rglob("events*")}
 
-    nodes = {f"{node}/{run}" for node in tested.nodes for run in ("training", "global")}
+    nodes = {f"{node}/{run}" for node in scored.nodes for run in ("training", "global")}
     assert runs == nodes | {"_pooled/global", "_experiment"}
     assert scalars(folder, "north/global", "RECALL") == {1: 0.55, 2: 0.6}
     assert scalars(folder, "_pooled/global", "RECALL") == {1: 0.55, 2: 0.6}
@@ -52,7 +52,7 @@ def test_each_node_has_a_run_for_each_test_and_one_for_its_training(make: Make, 
     assert scalars(folder, "_experiment", "nodes/with") == {1: 3, 2: 3}
 
 
-def test_a_resumed_experiment_doubles_no_step(make: Make, tested: Consortium) -> None:
+def test_a_resumed_experiment_doubles_no_step(make: Make, scored: Consortium) -> None:
     """Rounds that were run once more take the place of those that stood there."""
     experiment = make(tensorboard=True, save_breakpoints=True)
     experiment.run(3)
@@ -60,7 +60,7 @@ def test_a_resumed_experiment_doubles_no_step(make: Make, tested: Consortium) ->
     early = Experiment.load_breakpoint(
         experiment.experimentation_path() / "breakpoint_0001", federation=experiment.federation, progress=False
     )
-    tested.nodes["north"].scores = lambda round_: {"RECALL": 0.9}
+    scored.nodes["north"].scores = lambda round_: {"RECALL": 0.9}
     early.run(1)
 
     assert scalars(folder, "north/global", "RECALL") == {1: 0.55, 2: 0.9}
@@ -68,7 +68,7 @@ def test_a_resumed_experiment_doubles_no_step(make: Make, tested: Consortium) ->
     assert max(scalars(folder, "north/training", "loss")) == 2 * STEPS_PER_ROUND
 
 
-def test_a_file_that_a_crash_cut_short_is_mended(make: Make, tested: Consortium) -> None:
+def test_a_file_that_a_crash_cut_short_is_mended(make: Make, scored: Consortium) -> None:
     """TensorBoard stops reading at half a record, and would never see what follows."""
     experiment = make(tensorboard=True)
     experiment.run(1)
@@ -90,7 +90,7 @@ def test_a_round_of_a_million_updates_writes_a_thousand_points(tmp_path: Path) -
     assert (min(points), max(points), len(points)) == (STEPS_PER_ROUND + 1, 2 * STEPS_PER_ROUND - 1, 999)
 
 
-def test_a_test_without_training_leaves_no_point(make: Make, tested: Consortium) -> None:
+def test_a_test_without_training_leaves_no_point(make: Make, scored: Consortium) -> None:
     """It belongs to no round, and may be asked for ten times."""
     experiment = make(tensorboard=True, training_args={"epochs": 1, "test_ratio": 0.2})
     experiment.run(1)
@@ -100,7 +100,7 @@ def test_a_test_without_training_leaves_no_point(make: Make, tested: Consortium)
     assert {path: path.read_bytes() for path in experiment.tensorboard_results_path.rglob("events*")} == before
 
 
-def test_a_disk_that_takes_nothing_costs_no_round(make: Make, tested: Consortium, tmp_path: Path) -> None:
+def test_a_disk_that_takes_nothing_costs_no_round(make: Make, scored: Consortium, tmp_path: Path) -> None:
     """Curves are for looking at; the model is what the hospitals worked for."""
     (tmp_path / "file").write_text("in the way")
     experiment = make(tensorboard=tmp_path / "file")
@@ -108,7 +108,7 @@ def test_a_disk_that_takes_nothing_costs_no_round(make: Make, tested: Consortium
     assert experiment.run(2) == 2
 
 
-def test_two_experiments_may_share_a_folder(make: Make, tested: Consortium, tmp_path: Path) -> None:
+def test_two_experiments_may_share_a_folder(make: Make, scored: Consortium, tmp_path: Path) -> None:
     """One page compares them."""
     found = [make(tensorboard=tmp_path / "runs") for _ in range(2)]
     for experiment in found:

@@ -33,6 +33,15 @@ def policy(node: Node, floor: Path, text: str = "", **site: Any) -> Policy:
     return made
 
 
+def is_refused(arguments: dict[str, Any], allowed: ArgumentRange) -> bool:
+    """Whether arguments break a range."""
+    try:
+        require_range(arguments, allowed, "the plan's approval")
+    except PolicyRefusedError:
+        return True
+    return False
+
+
 def test_without_anybodys_word_the_releases_rules_hold_and_are_safe(node: Node, floor: Path) -> None:
     """A site that sets nothing must not be open."""
     rules = policy(node, floor)
@@ -175,7 +184,7 @@ WORD = ArgumentRange(name="model_args.norm", allowed=("batch", 1, True))
 )
 def test_a_value_inside_its_range_passes(arguments: dict[str, Any], allowed: ArgumentRange) -> None:
     """Both ends belong to the range."""
-    require_range(arguments, allowed, "the plan's approval")
+    assert not is_refused(arguments, allowed)
 
 
 @pytest.mark.parametrize(
@@ -303,9 +312,11 @@ def test_a_fold_that_is_held_out_does_not_count_either(node: Node, floor: Path, 
 
 @pytest.mark.parametrize("test_ratio", [-1, 2, math.nan, "0.5", None, [], 10**400])
 def test_a_test_ratio_that_is_none_neither_helps_nor_ends_the_warden(node: Node, floor: Path, test_ratio: Any) -> None:
-    """The runner refuses it by its name; here it only must not count."""
+    """The runner refuses it by its name; here it only must not count: the minimum is what it is without."""
     request = node.train("d", training_args={}).model_copy(update={"training_args": {"test_ratio": test_ratio}})
     policy(node, floor).require_terms(request, 20)
+    with pytest.raises(PolicyRefusedError):
+        policy(node, floor).require_terms(request, 19)
 
 
 def test_a_test_of_the_global_parameters_needs_the_minimum_too(node: Node, floor: Path) -> None:

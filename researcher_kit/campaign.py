@@ -12,7 +12,6 @@ lines go on where it was: runs that are over are not run again.
 from __future__ import annotations
 
 import copy
-import fcntl
 import hashlib
 import itertools
 import json
@@ -20,23 +19,23 @@ import math
 import re
 import shutil
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from appliance.protocol.errors import Code, FedWardError, takes_no_more
+from appliance.protocol.errors import Code, FedWardError
 from appliance.protocol.files import replace_file
 from appliance.protocol.wording import did_you_mean, shorten
 from appliance.training.arguments import TrainingArguments
 from appliance.training.source import plan_source
 from researcher_kit.early_stopping import LOWER_IS_BETTER
-from researcher_kit.errors import BreakpointError, ExperimentArgumentError, ExperimentBusyError
+from researcher_kit.errors import BreakpointError, ExperimentArgumentError
 from researcher_kit.experiment import Experiment
 from researcher_kit.federation import Federation
+from researcher_kit.folders import disk_named, locked
 from researcher_kit.tables import Table
 
 if TYPE_CHECKING:
@@ -211,7 +210,8 @@ class Campaign:
             FedWardError: What ``Experiment.run`` raises, where it is not the run's own fault.
             ExperimentBusyError: Another process runs this campaign.
         """
-        with _alone(self.folder):
+        busy = "the campaign runs already, in another notebook or thread."
+        with locked(self.folder, busy, "Wait for it there."):
             self._claim()
             federation, is_ours = self._federation or Federation(), self._federation is None
             try:
@@ -603,22 +603,5 @@ def _plus_minus(mean: float | None, deviation: float | None) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    try:
+    with disk_named(path):
         replace_file(path, text)
-    except OSError as error:
-        if not takes_no_more(error):
-            raise
-        raise FedWardError(f"{path}: {error.strerror}.", code=Code.DISK_FULL) from error
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ExperimentBusyError(
-                f"{folder}: the campaign runs already, in another notebook or thread.", remedy="Wait for it there."
-            ) from error
-        yield

@@ -10,7 +10,6 @@ notebook, ``Experiment.load_breakpoint(folder).run()`` goes on with the requests
 
 from __future__ import annotations
 
-import fcntl
 import secrets
 import tempfile
 import threading
@@ -25,7 +24,6 @@ import numpy as np
 import structlog
 from pydantic import ValidationError
 
-from appliance.protocol.errors import Code, FedWardError, takes_no_more
 from appliance.protocol.messages import (
     ArgumentRange,
     DatasetInfo,
@@ -54,13 +52,13 @@ from researcher_kit.errors import (
     BreakpointError,
     DatasetChoiceError,
     ExperimentArgumentError,
-    ExperimentBusyError,
     NoDatasetError,
     PlanNotApprovedError,
 )
 from researcher_kit.evaluation import Evaluation, EveryAnswer
 from researcher_kit.export import model_card, write_export
 from researcher_kit.federation import ASK_TIMEOUT_S, Answer, Federation
+from researcher_kit.folders import disk_named, locked
 from researcher_kit.history import History, NodeRecord, RoundRecord
 from researcher_kit.jobs import UNATTENDED_DAYS, Job, submit
 from researcher_kit.live import LiveTable
@@ -790,8 +788,10 @@ class Experiment(Settings):
         """Hold the experiment, its line and its table; gives the inbox, and the datasets at ``nodes`` or its own."""
         self._require_complete()
         inbox = Inbox(RoundBook(self.federation.store, self.id))
-        with _disk_named(self.experimentation_path()), ExitStack() as stack:
-            stack.enter_context(_locked(self.experimentation_path()))
+        folder = self.experimentation_path()
+        busy = "the experiment runs already, in another notebook or thread."
+        with disk_named(folder), ExitStack() as stack:
+            stack.enter_context(locked(folder, busy, "Stop it there, or load its breakpoint there."))
             stack.callback(self._clear_away)
             stack.enter_context(self.federation.listening(self.id, inbox))
             stack.enter_context(self._shown())
@@ -1146,27 +1146,3 @@ def _part(saved: breakpoints.SavedPart, given: Any, known: tuple[type[Any], ...]
         )
     part = by_name[saved.name]() if given is None else given
     return part, type(part).__name__ == saved.name
-
-
-@contextmanager
-def _disk_named(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if not takes_no_more(error):
-            raise
-        raise FedWardError(f"{error.filename or folder}: {error.strerror}.", code=Code.DISK_FULL) from error
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ExperimentBusyError(
-                f"{folder}: the experiment runs already, in another notebook or thread.",
-                remedy="Stop it there, or load its breakpoint there.",
-            ) from error
-        yield

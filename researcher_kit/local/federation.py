@@ -7,7 +7,6 @@ staff's approval among it, is not here.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import tempfile
@@ -31,8 +30,9 @@ from appliance.protocol.local.kept import KeptTensors
 from appliance.protocol.local.runner_client import RunnerError
 from appliance.protocol.messages import Column, DatasetInfo
 from appliance.protocol.register import Member, Register, Role, open_register, sign_register
-from researcher_kit.errors import ExperimentArgumentError, ExperimentBusyError
+from researcher_kit.errors import ExperimentArgumentError
 from researcher_kit.federation import Federation
+from researcher_kit.folders import locked
 from researcher_kit.local.nodes import LocalNode, LocalNodes
 from researcher_kit.local.runner import LocalRunner
 from researcher_kit.local.wire import LocalFiles, LocalLink, LocalWire
@@ -257,14 +257,9 @@ def _open_root(folder: Path | str | None, owner: LocalFederation, stack: ExitSta
         # Also at the end of an interpreter in which nobody called ``close``.
         stack.callback(weakref.finalize(owner, shutil.rmtree, root, ignore_errors=True))
         return root
-    root = _made(Path(folder).expanduser().absolute())
-    lock = stack.enter_context((root / "lock").open("w"))
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise ExperimentBusyError(
-            f"{root}: another local federation uses this folder.", remedy="Close it, or give another folder."
-        ) from None
+    root = Path(folder).expanduser().absolute()
+    busy = "another local federation uses this folder."
+    stack.enter_context(locked(root, busy, "Close it, or give another folder."))
     return root
 
 

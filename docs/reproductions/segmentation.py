@@ -21,7 +21,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -187,8 +187,7 @@ def report_overhead(report: Report, side: int = 48, updates: int = 25) -> None:
     parts = ("training", "start, checks", "transfer", "aggregation", "waiting")
     rows: list[list[object]] = []
     for number, share in enumerate(measure_overhead(side, updates), 1):
-        seconds = (share.seconds, share.training_s, share.node_s, share.transfer_s, share.aggregation_s, share.waiting_s)
-        rows.append([number, *(f"{part:.1f} s" for part in seconds), f"{share.overhead:.1%}"])
+        rows.append([number, *(f"{seconds:.1f} s" for seconds in astuple(share)), f"{share.overhead:.1%}"])
     report.table("overhead", ("round", "whole", *parts, "overhead"), rows)
 
 

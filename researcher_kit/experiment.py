@@ -22,17 +22,11 @@ from typing import Any, Self
 
 import numpy as np
 import structlog
-from pydantic import ValidationError
 
 from appliance.protocol.messages import (
     ArgumentRange,
-    DatasetInfo,
-    ErrorReply,
     ModelKept,
-    PlanApproval,
     PlanStanding,
-    PlanState,
-    PlanStatus,
     Stop,
     Stopped,
 )
@@ -45,19 +39,19 @@ from appliance.training.source import PlanSource, load_plan
 from appliance.training.standardise import PREFIX as STANDARDISATION
 from researcher_kit import breakpoints
 from researcher_kit.aggregators import AGGREGATORS, Aggregator, FedAverage, Setting
+from researcher_kit.approval import approval_of, require_approval, standings
 from researcher_kit.coming_from import OTHER_NAMES, under_our_names
+from researcher_kit.dataset_choice import find_datasets
 from researcher_kit.divergence import LossWatch
 from researcher_kit.early_stopping import BestRound, EarlyStopping
 from researcher_kit.errors import (
     BreakpointError,
-    DatasetChoiceError,
     ExperimentArgumentError,
     NoDatasetError,
-    PlanNotApprovedError,
 )
 from researcher_kit.evaluation import Evaluation, EveryAnswer
 from researcher_kit.export import model_card, write_export
-from researcher_kit.federation import ASK_TIMEOUT_S, Answer, Federation
+from researcher_kit.federation import ASK_TIMEOUT_S, Federation
 from researcher_kit.folders import disk_named, locked
 from researcher_kit.history import History, NodeRecord, RoundRecord
 from researcher_kit.jobs import UNATTENDED_DAYS, Job, submit
@@ -74,7 +68,7 @@ from researcher_kit.monitor import (
     StepFinished,
     StoppedEarly,
 )
-from researcher_kit.release import SealedModel
+from researcher_kit.release import release
 from researcher_kit.round import Inbox, Round, StopAsked, Terms
 from researcher_kit.schedules import Schedules, scheduled
 from researcher_kit.settings import Settings
@@ -87,7 +81,6 @@ from researcher_kit.tensorboard import TensorBoard
 STOP_TIMEOUT_S = 15.0
 EVALUATION_S = 3600.0
 RELEASE_TIMEOUT_S = 120.0
-_MAY_RUN = frozenset({PlanState.APPROVED, PlanState.NOT_REQUIRED})
 _log = structlog.get_logger(__name__)
 
 
@@ -559,14 +552,14 @@ class Experiment(Settings):
             raise ExperimentArgumentError("nodes is empty; expected some node ids, or None for all that trained.")
         with tempfile.TemporaryDirectory(prefix=".release-", dir=self.experimentation_path()) as scratch:
             exported = self._export(Path(scratch) / "model", best=best, is_torch=False)
-            sealed = SealedModel(exported, experiment_id=self.id, federation=self.federation, nodes=asked)
-            answers = self.federation.ask(sealed.messages(title), timeout_s=timeout_s)
-        if len(answers) == len(asked):
-            sealed.withdraw()
-        kept = {node: answer.body for node, answer in answers.items() if isinstance(answer.body, ModelKept)}
-        rows = [(node, self.federation.institution(node), *_release_words(answers.get(node))) for node in asked]
-        silent = tuple(node for node in asked if node not in answers)
-        return NodeTable(f"Model {title}", ("node", "institution", "state", "note"), tuple(rows), kept, silent)
+            return release(
+                exported,
+                title,
+                experiment_id=self.id,
+                federation=self.federation,
+                nodes=asked,
+                timeout_s=timeout_s,
+            )
 
     def _export(self, target: Path, *, best: bool, is_torch: bool) -> Path:
         plan = self._require_plan()
@@ -615,29 +608,14 @@ class Experiment(Settings):
             Where the plan stands at each node. A node that is silent has the request when it comes back.
         """
         plan = self._require_plan()
-        try:
-            checked = tuple(ArgumentRange.model_validate(range_) for range_ in ranges)
-            body = PlanApproval(
-                name=self._name or plan.class_name,
-                description=description,
-                source=plan.text,
-                sha256=plan.sha256,
-                ranges=checked,
-            )
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "ranges"
-            raise ExperimentArgumentError(f"{where}: {first['msg']}.") from error
-        asked = self._approvers(nodes)
-        return self._standings(asked, self.federation.ask(dict.fromkeys(asked, body), timeout_s=timeout_s))
+        request = approval_of(plan, description, name=self._name, ranges=ranges)
+        return standings(self.federation, plan, self._approvers(nodes), request=request, timeout_s=timeout_s)
 
     def plan_status(
         self, *, nodes: Sequence[str] | None = None, timeout_s: float = ASK_TIMEOUT_S
     ) -> NodeTable[PlanStanding]:
         """Where the plan stands at each node, with the reviewer's note."""
-        asked = self._approvers(nodes)
-        body = PlanStatus(sha256=self._require_plan().sha256)
-        return self._standings(asked, self.federation.ask(dict.fromkeys(asked, body), timeout_s=timeout_s))
+        return standings(self.federation, self._require_plan(), self._approvers(nodes), timeout_s=timeout_s)
 
     def training_plan_approve(self, description: str = "") -> NodeTable[PlanStanding]:
         """See ``request_approval``."""
@@ -799,7 +777,9 @@ class Experiment(Settings):
             stack.callback(setattr, self, "_inbox", None)
             try:
                 self._find_datasets()
-                datasets = self._datasets if nodes is None else self._search(nodes)[0]
+                datasets = self._datasets
+                if nodes is not None:
+                    datasets, _ = find_datasets(self.federation, self._tags, nodes=nodes, choices=self._choices)
                 self._require_approval(datasets)
                 self._require_parameters()
                 yield inbox, datasets
@@ -997,7 +977,7 @@ class Experiment(Settings):
             self.federation.require_nodes(tuple(self._choices))
             self._datasets = dict(self._choices)
             return
-        self._datasets, found = self._search(self._nodes)
+        self._datasets, found = find_datasets(self.federation, self._tags, nodes=self._nodes, choices=self._choices)
         self._fingerprints = {
             node: info.fingerprint
             for node, datasets in found.answers.items()
@@ -1005,32 +985,6 @@ class Experiment(Settings):
             if info.dataset_id == self._datasets.get(node)
         }
         self._emit(NodesFound(dict(self._datasets), found.silent))
-
-    def _search(self, nodes: Sequence[str] | None) -> tuple[dict[str, str], NodeTable[tuple[DatasetInfo, ...]]]:
-        """The dataset of each of these nodes, or of all that have one, and what the nodes answered."""
-        found = self.federation.search(self._tags, nodes=nodes)
-        chosen = {node: self._choose_dataset(node, datasets) for node, datasets in found.answers.items()}
-        datasets = {node: dataset for node, dataset in chosen.items() if dataset}
-        lacking = [node for node in nodes or () if node not in datasets]
-        if lacking or not datasets:
-            raise NoDatasetError(
-                f"No dataset tagged {', '.join(self._tags)} at {', '.join(lacking) or 'any node'}"
-                + (f"; no answer from {self.federation.named(found.silent)}." if found.silent else ".")
-            )
-        return datasets, found
-
-    def _choose_dataset(self, node: str, datasets: Sequence[DatasetInfo]) -> str | None:
-        ids = [info.dataset_id for info in datasets]
-        wanted = self._choices.get(node)
-        names = ", ".join(f"'{info.dataset_id}' ({info.name})" for info in datasets) or "none"
-        if wanted and wanted not in ids:
-            raise NoDatasetError(f"{node} has no dataset '{wanted}' tagged {', '.join(self._tags)}; it has {names}.")
-        if len(ids) > 1 and not wanted:
-            raise DatasetChoiceError(
-                f"{self.federation.institution(node)} ({node}) has {len(ids)} datasets that fit: {names}.",
-                remedy=f'Choose one: set_datasets({{"{node}": "{ids[0]}"}}), or search by more tags.',
-            )
-        return wanted or (ids[0] if ids else None)
 
     def _approvers(self, nodes: Sequence[str] | None) -> tuple[str, ...]:
         if nodes is not None:
@@ -1048,37 +1002,9 @@ class Experiment(Settings):
         asked = [node for node in sorted(nodes) if (node, plan.sha256) not in self._cleared]
         if not asked or self._mandate:  # the researcher asked for approval; each node looks for itself
             return
-        standings = self.plan_status(nodes=asked)
-        unknown = [node for node, standing in standings.answers.items() if standing.state is PlanState.UNKNOWN]
-        known = dict(standings.answers)
-        if unknown:
-            known |= self.request_approval(f"Sent by experiment {self._name or self.id}.", nodes=unknown).answers
-        # A silent node is passed over: it checks for itself when the request reaches it.
-        refused = {node: standing for node, standing in known.items() if standing.state not in _MAY_RUN}
-        if refused:
-            raise PlanNotApprovedError(self._refusal(refused))
-        self._cleared |= {(node, plan.sha256) for node in known}
-
-    def _refusal(self, refused: Mapping[str, PlanStanding]) -> str:
-        lines = [f"The training plan {self._require_plan().class_name} may not run at:"]
-        for node, standing in sorted(refused.items()):
-            note = f' The reviewer wrote: "{standing.note}"' if standing.note else ""
-            lines.append(f"- {self.federation.institution(node)} ({node}): {_STATES[standing.state]}{note}")
-        return "\n".join(lines)
-
-    def _standings(self, nodes: Sequence[str], answers: Mapping[str, Answer]) -> NodeTable[PlanStanding]:
-        standings: dict[str, PlanStanding] = {}
-        words = dict.fromkeys(nodes, ("no answer", ""))
-        for node, answer in answers.items():
-            if isinstance(answer.body, PlanStanding):
-                standings[node] = answer.body
-                words[node] = (answer.body.state, answer.body.note)
-            elif isinstance(answer.body, ErrorReply):
-                words[node] = (answer.body.code, answer.body.message)
-        rows = tuple((node, self.federation.institution(node), *words[node]) for node in nodes)
-        silent = tuple(node for node in nodes if node not in answers)
-        columns = ("node", "institution", "state", "note")
-        return NodeTable(f"Training plan {self._require_plan().class_name}", columns, rows, standings, silent)
+        request = approval_of(plan, f"Sent by experiment {self._name or self.id}.", name=self._name)
+        cleared = require_approval(self.federation, plan, self.federation.require_nodes(asked), request)
+        self._cleared |= {(node, plan.sha256) for node in cleared}
 
 
 _ARGUMENTS = (
@@ -1099,24 +1025,6 @@ _ARGUMENTS = (
     "experimentation_folder",
     "save_breakpoints",
 )
-_STATES = {
-    PlanState.UNKNOWN: "it does not know the plan; call request_approval(description).",
-    PlanState.PENDING: "the staff have not reviewed it yet; run again when they have.",
-    PlanState.REJECTED: "the staff rejected it; change the plan and request approval of the new text.",
-    PlanState.EXPIRED: "the approval has expired; call request_approval(description) again.",
-    PlanState.REVOKED: "the staff took the approval back; ask them why.",
-}
-
-
-def _release_words(answer: Answer | None) -> tuple[str, str]:
-    """What became of a release at a node, for people."""
-    match answer.body if answer else None:
-        case ModelKept(model_sha256=sha256):
-            return "kept", sha256
-        case ErrorReply(code=code, message=message, rule=rule):
-            return code, f"{message} ({rule})" if rule else message
-        case _:
-            return "no answer yet", "It has a week to fetch the model."
 
 
 def _require_one_place(federation: Federation | None, *, rehearsal: bool, data: object) -> None:

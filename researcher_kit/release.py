@@ -14,11 +14,49 @@ from pathlib import Path
 
 from appliance.protocol.errors import FedWardError
 from appliance.protocol.keys import b64url
-from appliance.protocol.messages import MAX_ENCLOSED_BYTES, RELEASE_FILES, Release, SealedFile
+from appliance.protocol.messages import MAX_ENCLOSED_BYTES, RELEASE_FILES, ErrorReply, ModelKept, Release, SealedFile
 from appliance.protocol.sealing import Sealed, seal, seal_key
-from researcher_kit.federation import Federation
+from researcher_kit.federation import Answer, Federation
+from researcher_kit.tables import NodeTable
 
 PURPOSE = "model"
+
+
+def release(
+    exported: Path, name: str, *, experiment_id: str, federation: Federation, nodes: Sequence[str], timeout_s: float
+) -> NodeTable[ModelKept]:
+    """Send an exported model to these nodes, and wait for what they say.
+
+    Args:
+        exported: The folder that ``write_export`` made; sealed files are written into it.
+        name: What the hospitals' staff read in their list.
+        experiment_id: Whose model it is.
+        federation: Uploads the files and sends the messages.
+        nodes: Who may download them.
+        timeout_s: A node that is silent has a week to fetch the model.
+
+    Raises:
+        FedWardError: The network host is out of reach, or does not take the files.
+    """
+    sealed = _SealedModel(exported, experiment_id=experiment_id, federation=federation, nodes=nodes)
+    answers = federation.ask(sealed.messages(name), timeout_s=timeout_s)
+    if len(answers) == len(nodes):
+        sealed.withdraw()
+    kept = {node: answer.body for node, answer in answers.items() if isinstance(answer.body, ModelKept)}
+    rows = [(node, federation.institution(node), *_words(answers.get(node))) for node in nodes]
+    silent = tuple(node for node in nodes if node not in answers)
+    return NodeTable(f"Model {name}", ("node", "institution", "state", "note"), tuple(rows), kept, silent)
+
+
+def _words(answer: Answer | None) -> tuple[str, str]:
+    """What became of it at a node, for people."""
+    match answer.body if answer else None:
+        case ModelKept(model_sha256=sha256):
+            return "kept", sha256
+        case ErrorReply(code=code, message=message, rule=rule):
+            return code, f"{message} ({rule})" if rule else message
+        case _:
+            return "no answer yet", "It has a week to fetch the model."
 
 
 @dataclass(frozen=True)
@@ -41,18 +79,8 @@ class _Part:
         )
 
 
-class SealedModel:
-    """An exported model, sealed, and uploaded where it is large.
-
-    Args:
-        exported: The folder that ``write_export`` made; sealed files are written into it.
-        experiment_id: Whose model it is.
-        federation: Uploads the files.
-        nodes: Who may download them.
-
-    Raises:
-        FedWardError: The network host is out of reach, or does not take the files.
-    """
+class _SealedModel:
+    """An exported model, sealed, and uploaded where it is large."""
 
     def __init__(self, exported: Path, *, experiment_id: str, federation: Federation, nodes: Sequence[str]) -> None:
         self._experiment_id = experiment_id

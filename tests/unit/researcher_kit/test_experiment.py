@@ -25,7 +25,16 @@ from researcher_kit.errors import (
     RoundStoppedError,
 )
 from researcher_kit.history import History, NodeRecord, RoundRecord, RoundTiming
-from researcher_kit.monitor import Interrupted, NodeReceived, NodeReplied, Progress, RoundClosed, RoundStarted
+from researcher_kit.monitor import (
+    Event,
+    Interrupted,
+    NodeFailed,
+    NodeReceived,
+    NodeReplied,
+    Progress,
+    RoundClosed,
+    RoundStarted,
+)
 from tests.simulator import Arrays, Consortium, SimulatedNode, dataset, drift
 from tests.unit.researcher_kit.conftest import same
 
@@ -99,6 +108,18 @@ def test_the_history_is_a_table_to_whoever_looks_at_it(make: Make, consortium: C
     """What a notebook shows of its last line should need no code to be read."""
     consortium.nodes["west"].train = failing(Code.RUNNER_UNAVAILABLE)
     experiment = make(strategy=Quorum(fraction=0.6, deadline_s=30), round_limit=2)
+    failed = {number: threading.Event() for number in (1, 2)}
+
+    @experiment.on_event
+    def _(event: Event) -> None:
+        if isinstance(event, NodeFailed):
+            failed[event.round].set()
+
+    def second(node: SimulatedNode, request: Train, parameters: Arrays):
+        assert failed[request.round].wait(30)  # else the round may close before it is known why west is missing
+        return drift(node, request, parameters)
+
+    consortium.nodes["south"].train = second
     experiment.run()
 
     history = experiment.history

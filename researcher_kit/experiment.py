@@ -31,7 +31,7 @@ from appliance.protocol.messages import (
     Stopped,
 )
 from appliance.protocol.rounds import ResearcherStep
-from appliance.protocol.tensors import Array, TensorFile, TensorSpec, write_tensors
+from appliance.protocol.tensors import AGGREGATOR_PREFIX, FROZEN_PREFIX, Array, TensorFile, TensorSpec, write_tensors
 from appliance.protocol.wording import did_you_mean
 from appliance.training.arguments import TrainingArguments
 from appliance.training.plan import TrainingPlan
@@ -296,7 +296,7 @@ class Experiment(Settings):
             raise ExperimentArgumentError(
                 "No parameters were tested yet.", remedy="Set early_stopping and test_on_global_updates, and run."
             )
-        return dict(TensorFile(self._best))
+        return dict(TensorFile(_require_there(self._best)))
 
     def training_plan(self) -> TrainingPlan:
         """The training plan, built and with the global parameters set: ``training_plan().model()`` predicts."""
@@ -936,6 +936,7 @@ class Experiment(Settings):
         plan = load_plan(source.text, source.class_name)()
         seed = self._training_args.random_seed
         plan.build(self._model_args, self._training_args, seed=self._seed if seed is None else seed)
+        _require_own_names(plan.get_parameters(copy=False))
         return plan
 
     def _require_parameters(self) -> Path:
@@ -947,7 +948,7 @@ class Experiment(Settings):
             self._trained, self._frozen = plan.trained_names(), plan.frozen_names()
         self._is_plan_new = False
         assert self._parameters is not None
-        return self._parameters
+        return _require_there(self._parameters)
 
     def _start(self) -> None:
         folder = self.experimentation_path()
@@ -1038,6 +1039,28 @@ def _require_one_place(federation: Federation | None, *, rehearsal: bool, data: 
         raise ExperimentArgumentError(
             "data is for rehearsals: hospitals' own data are found by tags.", remedy="Pass rehearsal=True, or no data."
         )
+
+
+def _require_own_names(tensors: Iterable[str]) -> None:
+    """Raise ExperimentArgumentError where the model names a tensor as the file of parameters names what is not its."""
+    for name in tensors:
+        for prefix in (AGGREGATOR_PREFIX, FROZEN_PREFIX):
+            if name.startswith(prefix):
+                raise ExperimentArgumentError(
+                    f"The plan's model has a tensor '{name}': names that begin with '{prefix}' are FedWard's own.",
+                    remedy="Give that layer, or tensor, another name in init_model.",
+                )
+
+
+def _require_there(parameters: Path) -> Path:
+    """The experiment's own file, if it is not deleted; raises ExperimentArgumentError."""
+    if not parameters.exists():
+        raise ExperimentArgumentError(
+            f"The parameters are gone: there is no {parameters} any more. A rehearsal's or a temporary local"
+            " federation's folder goes when it is closed.",
+            remedy="Take parameters() or export() before close(), or give LocalFederation or simulate a folder.",
+        )
+    return parameters
 
 
 def _saved(part: Aggregator | Strategy) -> breakpoints.SavedPart:

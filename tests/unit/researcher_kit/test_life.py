@@ -14,7 +14,7 @@ from appliance.protocol.errors import Code, FedWardError
 from appliance.protocol.messages import Train
 from researcher_kit import Experiment, FedAverage, Federation, Quorum, RandomFraction
 from researcher_kit.divergence import LossWatch
-from researcher_kit.errors import BreakpointError, NodeFailedError, QuorumMissedError
+from researcher_kit.errors import BreakpointError, ExperimentArgumentError, NodeFailedError, QuorumMissedError
 from researcher_kit.monitor import LossGrew, Paused, RoundClosed
 from tests.simulator import Arrays, Consortium, MemoryWire, SimulatedNode, drift
 from tests.unit.researcher_kit.conftest import SETTINGS, same
@@ -213,3 +213,38 @@ def test_whoever_watches_hears_of_a_loss_that_grows(make: Make, consortium: Cons
 
     assert [(event.round, event.node_id, event.best_round) for event in told] == [(3, "north", 2)]
     assert "lower the learning rate" in str(told[0])
+
+
+def test_parameters_that_went_with_their_folder_are_said_to_be_gone(make: Make, tmp_path: Path) -> None:
+    """A rehearsal's folder goes when it is closed: 'malformed' would set people looking for a fault in the file."""
+    experiment = make(experimentation_folder=tmp_path / "temporary")
+    experiment.run(1)
+    shutil.rmtree(tmp_path / "temporary")
+
+    for ask in (experiment.parameters, experiment.training_plan):
+        with pytest.raises(ExperimentArgumentError, match=r"parameters are gone.*temporary local federation") as raised:
+            ask()
+        assert "before close()" in raised.value.remedy
+
+
+@pytest.mark.parametrize("prefix", ["aggregator/", "frozen/"])
+def test_a_tensor_by_a_name_of_the_parameters_file_is_refused(make: Make, tmp_path: Path, prefix: str) -> None:
+    """At the hospitals it would be taken for the aggregator's, or for a layer that nobody trains."""
+    plan = f"""from appliance.training import TensorTrainingPlan
+
+
+class Means(TensorTrainingPlan):
+    def init_model(self, model_args):
+        return {{"{prefix}mean": [0.0]}}
+
+    def training_data(self):
+        raise NotImplementedError
+
+    def compute(self, tensors, data, target):
+        return tensors
+"""
+    (tmp_path / "plan.py").write_text(plan)
+    experiment = make(training_plan_class=None, training_plan_file=tmp_path / "plan.py", training_args={})
+
+    with pytest.raises(ExperimentArgumentError, match=f"tensor '{prefix}mean'.*begin with '{prefix}'"):
+        experiment.check()

@@ -10,11 +10,10 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
-from appliance.protocol.errors import Code, FedWardError, TensorFileError, takes_no_more
+from appliance.protocol.errors import TensorFileError
 from appliance.protocol.local.sealed import create_memfd
 from appliance.protocol.messages import SealedFile
 from appliance.protocol.sealing import Sealed, read_chunks, seal, sealed_size, unseal
@@ -29,6 +28,7 @@ from appliance.protocol.tensors import (
 )
 from researcher_kit.aggregators import Aggregator
 from researcher_kit.errors import UpdateRefusedError
+from researcher_kit.folders import disk_named
 from researcher_kit.wire import Files
 
 MAX_ABSOLUTE_VALUE = 1e12  # beyond it, a model is broken and a sum over nodes loses its small terms
@@ -50,7 +50,7 @@ class Spool:
         """Encrypt a tensor file for upload; memory stays flat."""
         target = self._folder / "parameters.sealed"
         with (
-            _disk_errors(self._folder),
+            disk_named(self._folder),
             parameters.open("rb", buffering=0) as source,
             target.open("wb") as out,
         ):
@@ -110,7 +110,7 @@ class Spool:
 
     def _write(self, path: Path, content: Mapping[str, Array] | str, *, is_synced: bool) -> None:
         part = path.with_suffix(".part")
-        with _disk_errors(self._folder):
+        with disk_named(self._folder):
             if isinstance(content, str):
                 part.write_text(content)
             else:
@@ -129,7 +129,7 @@ class Spool:
 
     def _fetch(self, target: Path, update: SealedFile, content_key: bytes, files: Files, stop: threading.Event) -> None:
         part = target.with_suffix(".part")
-        with _disk_errors(self._folder), files.download(update, stop=stop) as source, part.open("wb") as out:
+        with disk_named(self._folder), files.download(update, stop=stop) as source, part.open("wb") as out:
             unseal(read_chunks(source), content_key, out)
         part.replace(target)
 
@@ -160,13 +160,3 @@ def _checked(path: Path, expected: Mapping[str, TensorSpec]) -> TensorFile:
     update.require(expected)
     require_finite(update, maximum=MAX_ABSOLUTE_VALUE)
     return update
-
-
-@contextmanager
-def _disk_errors(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if not takes_no_more(error):
-            raise
-        raise FedWardError(f"{folder}: {error.strerror}.", code=Code.DISK_FULL) from error

@@ -186,6 +186,15 @@ def moved(updates: Sequence[Update], weights: Sequence[float], name: str, parame
     return merged
 
 
+def move_buffers(
+    setting: Setting, updates: Sequence[Update], weights: Sequence[float], parameters: Tensors
+) -> tuple[dict[str, Array], dict[str, TensorSpec]]:
+    """The tensors that no optimizer changes, ``moved``; and the others' specs, left to an optimizer of the server's."""
+    specs = {name: spec_of(parameters, name) for name in parameters}
+    trained = {name: spec for name, spec in specs.items() if setting.is_trained(name, spec)}
+    return {name: moved(updates, weights, name, parameters) for name in specs if name not in trained}, trained
+
+
 def sample_weights(updates: Sequence[Update]) -> list[int]:
     """The nodes' numbers of samples; raises AggregationError when there is none at all."""
     weights = [update.weight for update in updates]

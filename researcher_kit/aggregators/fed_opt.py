@@ -17,12 +17,11 @@ from researcher_kit.aggregators.base import (
     Aggregator,
     Tensors,
     Update,
-    moved,
+    move_buffers,
     parts,
     read_part,
     require_number,
     sample_weights,
-    spec_of,
     weighted_mean,
 )
 
@@ -61,14 +60,10 @@ class _FedOpt(Aggregator):
     def aggregate(self, updates: Sequence[Update], parameters: Tensors) -> dict[str, Array]:
         """See ``Aggregator``."""
         weights = sample_weights(updates)
-        result: dict[str, Array] = {}
+        result, trained = move_buffers(self.setting, updates, weights, parameters)
         directions: dict[str, Array] = {}
         squares: dict[str, Array] = {}
-        for name in parameters:
-            spec = spec_of(parameters, name)
-            if not self.setting.is_trained(name, spec):
-                result[name] = moved(updates, weights, name, parameters)
-                continue
+        for name, spec in trained.items():
             result[name], directions[name], squares[name] = (np.empty(spec.shape, np.float32) for _ in range(3))
             for first, last in parts(spec):
                 change = weighted_mean(updates, weights, name, first, last)

@@ -13,11 +13,10 @@ from researcher_kit.aggregators.base import (
     Setting,
     Tensors,
     Update,
-    moved,
+    move_buffers,
     parts,
     read_part,
     require_number,
-    spec_of,
     weighted_mean,
 )
 from researcher_kit.errors import AggregationError, ExperimentArgumentError
@@ -86,13 +85,9 @@ class Scaffold(Aggregator):
         steps = _common_steps(updates)
         share = len(updates) / max(len(self.setting.nodes), len(updates))
         equally = [1] * len(updates)
-        result: dict[str, Array] = {}
+        result, trained = move_buffers(self.setting, updates, equally, parameters)
         variate: dict[str, Array] = {}
-        for name in parameters:
-            spec = spec_of(parameters, name)
-            if not self.setting.is_trained(name, spec):
-                result[name] = moved(updates, equally, name, parameters)
-                continue
+        for name, spec in trained.items():
             result[name], variate[name] = np.empty(spec.shape, spec.dtype), np.empty(spec.shape, np.float32)
             for first, last in parts(spec):
                 change = weighted_mean(updates, equally, name, first, last)

@@ -14,10 +14,9 @@ from researcher_kit.aggregators.base import (
     Aggregator,
     Tensors,
     Update,
-    moved,
+    move_buffers,
     parts,
     sample_weights,
-    spec_of,
     weighted_mean,
 )
 from researcher_kit.errors import AggregationError, ExperimentArgumentError
@@ -70,13 +69,10 @@ class ServerOptimizer(Aggregator):
         """See ``Aggregator``."""
         if self._optimizer is None:
             raise AggregationError("ServerOptimizer was given no optimizer.")
-        weights, result = sample_weights(updates), {}
+        weights = sample_weights(updates)
+        result, trained = move_buffers(self.setting, updates, weights, parameters)
         gradients: dict[str, Array] = {}
-        for name in parameters:
-            spec = spec_of(parameters, name)
-            if not self.setting.is_trained(name, spec):
-                result[name] = moved(updates, weights, name, parameters)
-                continue
+        for name, spec in trained.items():
             gradients[name] = np.empty(spec.shape, np.float32)
             for first, last in parts(spec):
                 gradients[name].reshape(-1)[first:last] = -weighted_mean(updates, weights, name, first, last)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -16,23 +15,9 @@ from researcher_kit import Experiment, LocalDataset, LocalFederation, Quorum, si
 from researcher_kit.errors import ExperimentArgumentError, ExperimentBusyError, NodeFailedError, RoundStoppedError
 from researcher_kit.monitor import StepFinished
 from tests.hospitals import bits
-from tests.runners import PLAN, plan_with, write_table
+from tests.runners import PLAN, plan_with
 
 DATA = {"x": [(row % 17) / 10 for row in range(120)], "y": [int(row % 17 > 8) for row in range(120)]}
-
-
-@pytest.fixture(scope="module")
-def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Two hospitals' files, of different sizes."""
-    folder = tmp_path_factory.mktemp("tables")
-    return {node: write_table(folder / f"{node}.csv", rows) for node, rows in (("north", 100), ("south", 60))}
-
-
-@pytest.fixture(scope="module")
-def local(tables: dict[str, Path]) -> Iterator[LocalFederation]:
-    """A federation that all tests share which leave it as it was."""
-    with LocalFederation(tables) as federation:
-        yield federation
 
 
 def experiment(federation: LocalFederation | None, folder: Path, plan: str = PLAN, **changes: object) -> Experiment:

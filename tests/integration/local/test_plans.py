@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,6 @@ from researcher_kit import (
     Standardise,
     TorchTrainingPlan,
 )
-from tests.runners import write_table
 
 
 class Bayes(FedGaussianNB):
@@ -58,20 +56,6 @@ class Head(TorchTrainingPlan):
     def training_step(self, data, target):
         """See ``TrainingPlan``."""
         return torch.nn.functional.mse_loss(self.model()(data), target)
-
-
-@pytest.fixture(scope="module")
-def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Two hospitals' files, of different sizes."""
-    folder = tmp_path_factory.mktemp("tables")
-    return {node: write_table(folder / f"{node}.csv", rows) for node, rows in (("north", 100), ("south", 60))}
-
-
-@pytest.fixture(scope="module")
-def local(tables: dict[str, Path]) -> Iterator[LocalFederation]:
-    """Both of them, with real runners."""
-    with LocalFederation(tables) as federation:
-        yield federation
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ What a node refused keeps the node's own code, rule and remedy.
     ├── NodeFailedError             a node failed, and the strategy needs every one
     ├── QuorumMissedError           too few nodes answered
     ├── RoundStoppedError           the round was stopped
-    ├── UpdateRefusedError          a node returned something that is no update of this model
+    ├── UpdateRefusedError          a node returned no update of this model (from appliance.protocol.errors)
     ├── AggregationError            the aggregator cannot use the updates, or returned another model
     └── BreakpointError             a breakpoint is not whole, or of another version
 """
@@ -136,12 +136,6 @@ class RoundStoppedError(FedWardError):
     """The round was stopped from this side."""
 
     code = Code.ROUND_STOPPED
-
-
-class UpdateRefusedError(FedWardError):
-    """A node returned something that is no update of this model."""
-
-    code = Code.UPDATE_REFUSED
 
 
 class AggregationError(FedWardError):

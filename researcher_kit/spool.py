@@ -13,7 +13,7 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
-from appliance.protocol.errors import TensorFileError
+from appliance.protocol.errors import TensorFileError, UpdateRefusedError
 from appliance.protocol.local.sealed import create_memfd
 from appliance.protocol.messages import SealedFile
 from appliance.protocol.sealing import Sealed, read_chunks, seal, sealed_size, unseal
@@ -27,7 +27,6 @@ from appliance.protocol.tensors import (
     write_tensors,
 )
 from researcher_kit.aggregators import Aggregator
-from researcher_kit.errors import UpdateRefusedError
 from researcher_kit.folders import disk_named
 from researcher_kit.wire import Files
 

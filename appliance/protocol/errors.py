@@ -253,6 +253,12 @@ class TensorFileError(FedWardError):
     code = Code.PARAMETERS_INVALID
 
 
+class UpdateRefusedError(FedWardError):
+    """What a training returned may not leave its node, or is no update of the model that was sent."""
+
+    code = Code.UPDATE_REFUSED
+
+
 class ConfigurationError(FedWardError):
     """A settings file or a key file cannot be used as it is."""
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,9 @@ from sqlalchemy.dialects.sqlite import insert
 
 from appliance.protocol.counts import HISTOGRAMS, Counts, CountsForm, form_of
 from appliance.protocol.envelope import Clock, Signed, Signer
-from appliance.protocol.errors import Code, FedWardError, TensorFileError
+from appliance.protocol.errors import TensorFileError, UpdateRefusedError
 from appliance.protocol.messages import Metrics, Reached, SealedFile, Train, TrainReply
+from appliance.protocol.numbers import bounded, require_names, rounded
 from appliance.protocol.tensors import TensorFile, TensorSpec, data_bytes, most_header_bytes, require_finite
 from appliance.protocol.topics import parse_topic
 from appliance.transport.sqlite import Statement
@@ -28,25 +28,7 @@ from appliance.warden.policy import Policy
 from appliance.warden.store import Store, egress, traffic
 
 _RECORD = Statement(egress.insert())
-# What appliance.training calls the values that it computes itself.
-ENGINE_NAMES = frozenset(
-    {
-        "loss", "custom", "ACCURACY", "BALANCED_ACCURACY", "F1_SCORE", "PRECISION", "RECALL", "SPECIFICITY", "AUC",
-        "AVERAGE_PRECISION", "BRIER", "CALIBRATION_ERROR", "MSE", "RMSE", "MAE", "R2", "EXPLAINED_VARIANCE", "DICE",
-        "IOU", "HAUSDORFF", "C_INDEX",
-    }
-)  # fmt: skip
-
-
 EXPORT_TYPE = "fedward-egress-export+jws"
-MAX_VALUES = 16  # of one test
-SIGNIFICANT_DIGITS = 6
-
-
-class UpdateRefusedError(FedWardError):
-    """What the runner returned may not leave this node."""
-
-    code = Code.UPDATE_REFUSED
 
 
 class EgressGuard:
@@ -103,25 +85,6 @@ class EgressGuard:
             raise UpdateRefusedError("A metric counts more records than the dataset has.")
 
 
-def bounded(values: Mapping[str, float], plan: str) -> dict[str, float]:
-    """Values as they may leave: few, named by our engine or by a word of the plan's approved text, and rounded.
-
-    A name that is made up while the plan runs could be a patient's, and so could the many digits of a number.
-
-    Raises:
-        UpdateRefusedError: There are too many, or some name is neither; it is not repeated.
-    """
-    _require_names(values, plan)
-    return {name: rounded(value) for name, value in values.items()}
-
-
-def _require_names(names: Collection[str], plan: str) -> None:
-    if len(names) > MAX_VALUES:
-        raise UpdateRefusedError(f"A test returned {len(names)} numbers; at most {MAX_VALUES} may leave.")
-    if not all(name in ENGINE_NAMES or _is_word(name, plan) for name in names):
-        raise UpdateRefusedError("A metric has a name that is no word of the plan's text.")
-
-
 def released(metrics: Metrics, plan: str, policy: Policy) -> Metrics:
     """A test's values and counts as they may leave.
 
@@ -132,7 +95,7 @@ def released(metrics: Metrics, plan: str, policy: Policy) -> Metrics:
     Raises:
         UpdateRefusedError: As ``bounded`` does, for the names of counts as well; or counts of another metric's form.
     """
-    _require_names(metrics.values | metrics.counts, plan)
+    require_names(metrics.values | metrics.counts, plan)
     if any(each.form is not form_of(name) for name, each in metrics.counts.items()):
         raise UpdateRefusedError("A metric's counts are of another form than that metric's.")
     counts: dict[str, Counts] = {}
@@ -145,11 +108,6 @@ def released(metrics: Metrics, plan: str, policy: Policy) -> Metrics:
 def numbers_of(tests: Iterable[Metrics]) -> int:
     """How many numbers tests say, values and counts together."""
     return sum(len(test.values) + sum(len(counts.cells) for counts in test.counts.values()) for test in tests)
-
-
-def rounded(value: float) -> float:
-    """A number as it may leave: many digits could be a patient's."""
-    return float(f"{value:.{SIGNIFICANT_DIGITS}g}")
 
 
 def _released_counts(counts: Counts, samples: int, policy: Policy) -> Counts | None:
@@ -196,11 +154,6 @@ def _merged(row: Sequence[float | None], minimum: int) -> list[float | None]:
     if held:
         merged[last:] = [None] * (len(row) - last - 1) + [(merged[last] or 0.0) + held]
     return merged
-
-
-def _is_word(name: str, plan: str) -> bool:
-    """Whether a name stands in a text by itself: pieces of a text spell anything."""
-    return re.search(rf"(?<![\w.-]){re.escape(name)}(?![\w.-])", plan) is not None
 
 
 class ProgressGuard:

@@ -25,7 +25,7 @@ import structlog
 from pydantic import JsonValue
 
 from appliance.protocol import sealing
-from appliance.protocol.errors import Code, FedWardError, takes_no_more
+from appliance.protocol.errors import Code, FedWardError, UpdateRefusedError, takes_no_more
 from appliance.protocol.keys import b64url
 from appliance.protocol.local.jobs import SANDBOX_LEVELS, Limits, Progress, TrainJob
 from appliance.protocol.local.runner_client import TrainedResult
@@ -41,11 +41,12 @@ from appliance.protocol.messages import (
     Train,
     TrainReply,
 )
+from appliance.protocol.numbers import rounded
 from appliance.protocol.rounds import RoundStep
 from appliance.protocol.tensors import AGGREGATOR_PREFIX, FROZEN_PREFIX, TensorFile
 from appliance.transport.sqlite import Statement
 from appliance.warden.datasets import source_of
-from appliance.warden.egress import EgressGuard, ProgressGuard, UpdateRefusedError, numbers_of, released, rounded
+from appliance.warden.egress import EgressGuard, ProgressGuard, numbers_of, released
 from appliance.warden.live import LiveRound
 from appliance.warden.policy import lookup
 from appliance.warden.services import Services

@@ -12,7 +12,6 @@ import io
 import itertools
 import os
 import queue
-import re
 import sys
 import threading
 import time
@@ -25,7 +24,7 @@ from typing import BinaryIO
 import structlog
 
 from appliance.protocol.envelope import Envelope, Signed, Signer, open_envelope
-from appliance.protocol.errors import Code, FedWardError, takes_no_more
+from appliance.protocol.errors import Code, FedWardError, UpdateRefusedError, takes_no_more
 from appliance.protocol.files import replace_file
 from appliance.protocol.keys import b64url
 from appliance.protocol.local.jobs import DatasetSource, Limits, Progress, TrainJob
@@ -39,6 +38,7 @@ from appliance.protocol.messages import (
     Datasets,
     ErrorReply,
     ListDatasets,
+    Metrics,
     Ping,
     PlanApproval,
     PlanStanding,
@@ -56,19 +56,16 @@ from appliance.protocol.messages import (
     Train,
     TrainReply,
 )
+from appliance.protocol.numbers import bounded, rounded, strange_name
 from appliance.protocol.register import Register
 from appliance.protocol.sealing import open_key, read_chunks, seal, seal_key, sealed_size, unseal
 from appliance.protocol.topics import Topic, parse_topic
 from appliance.training.arguments import TrainingArguments
-from appliance.training.metrics import Metric
 from appliance.transport.mqtt import Arrived
 from researcher_kit.local.runner import LocalRunner
 from researcher_kit.local.wire import LocalFiles
 
 _LIMITS = Limits(seconds=24 * 3600.0, memory_bytes=16 << 30, file_bytes=8 << 30)
-# As a hospital's egress guard has it.
-_DIGITS, _MOST_VALUES = 6, 16
-_ENGINE_NAMES = frozenset({"loss", "custom", *Metric})
 _STOP_AGAIN_S = 0.2
 _log = structlog.get_logger(__name__)
 
@@ -430,12 +427,10 @@ class LocalNodes:
             dataset_id=train.dataset_id,
             update=update,
             sample_count=trained.sample_count,
-            metrics=tuple(
-                found.model_copy(update={"values": _permitted(found.values, plan)}) for found in trained.metrics
-            ),
+            metrics=tuple(_permitted(found, plan) for found in trained.metrics),
             timing=Timing(**times, **trained.timing.model_dump(), check_s=check_s),
             reached=reached and reached.model_copy(update={"values": _rounded(reached.values)}),
-            learning_rates=None if trained.learning_rates is None else _rounded({"": trained.learning_rates})[""],
+            learning_rates=None if trained.learning_rates is None else rounded(trained.learning_rates),
         )
 
     def _seal_update(self, request: _Request, update_fd: int) -> SealedFile:
@@ -486,18 +481,13 @@ def _seat(experiment_id: str, node_id: str) -> str:
     return hashlib.sha256(f"{experiment_id}/{node_id}".encode()).hexdigest()[:32]
 
 
-def _permitted(values: Mapping[str, float], plan: str) -> dict[str, float]:
-    """What a test returned, as it may leave a hospital; raises FedWardError for what may not."""
-    if len(values) > _MOST_VALUES:
-        message = f"A test returned {len(values)} numbers; at most {_MOST_VALUES} may leave a hospital."
-        raise FedWardError(message, code=Code.UPDATE_REFUSED)
-    for name in values:
-        if name not in _ENGINE_NAMES and not re.search(rf"(?<![\w.-]){re.escape(name)}(?![\w.-])", plan):
-            message = f"The metric '{name}' is no word of the plan's text, and so no hospital would let it leave."
-            raise FedWardError(message, code=Code.UPDATE_REFUSED)
-    return _rounded(values)
+def _permitted(test: Metrics, plan: str) -> Metrics:
+    """A test's numbers as they may leave a hospital; raises FedWardError for what may not."""
+    if (name := strange_name(test.values | test.counts, plan)) is not None:
+        message = f"The metric '{name}' is no word of the plan's text, and so no hospital would let it leave."
+        raise UpdateRefusedError(message)
+    return test.model_copy(update={"values": bounded(test.values, plan)})
 
 
 def _rounded(values: Mapping[str, float]) -> dict[str, float]:
-    """Numbers as they leave a hospital."""
-    return {name: float(f"{value:.{_DIGITS}g}") for name, value in values.items()}
+    return {name: rounded(value) for name, value in values.items()}

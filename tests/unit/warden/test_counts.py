@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from appliance.protocol.counts import Counts, CountsForm, score_bins
+from appliance.protocol.errors import UpdateRefusedError
 from appliance.protocol.messages import Metrics
 from appliance.training.metrics import Metric, Part, evaluate, measure, pool
-from appliance.warden.egress import UpdateRefusedError, numbers_of, released
+from appliance.warden.egress import numbers_of, released
 from tests.unit.warden.conftest import PLAN, Node
 
 GENERATOR = np.random.default_rng(5)

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from appliance.protocol.errors import Code, FedWardError
+from appliance.protocol.errors import Code, FedWardError, UpdateRefusedError
 from appliance.protocol.local.jobs import Progress
 from appliance.protocol.messages import Metrics, Pong, Scalar, TrainReply
+from appliance.protocol.numbers import ENGINE_NAMES, MAX_VALUES, bounded
 from appliance.protocol.tensors import TensorSpec, tensor_bytes
 from appliance.training.metrics import Metric
-from appliance.warden.egress import ENGINE_NAMES, MAX_VALUES, EgressGuard, ProgressGuard, UpdateRefusedError, bounded
+from appliance.warden.egress import EgressGuard, ProgressGuard
 from appliance.warden.history import History
 from appliance.warden.policy import PolicyRefusedError
 from appliance.warden.store import egress, traffic

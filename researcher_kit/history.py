@@ -35,7 +35,7 @@ class NodeRecord(_Record):
         download_s: Seconds to fetch, open and check it here.
         timing: Where the time went at the node.
         overrides: Arguments that the node changed, each with its rule.
-        learning_rates: See ``appliance.protocol.messages.TrainReply``.
+        learning_rates: See ``appliance.protocol.messages.TrainReply``, as for ``is_optimizer_new``.
         loss: At the last update.
     """
 
@@ -47,6 +47,7 @@ class NodeRecord(_Record):
     overrides: tuple[Override, ...] = ()
     timing: Timing = Timing()
     learning_rates: float | None = None
+    is_optimizer_new: bool | None = None
     loss: float | None = None
     update_bytes: int
     download_s: float
@@ -237,7 +238,8 @@ def _row(record: RoundRecord) -> tuple[str, ...]:
 
 def _report_row(reply: NodeRecord, parameters_bytes: int) -> tuple[str, ...]:
     timing = reply.timing
-    remark = "; ".join(f"{override.argument} = {override.used} by {override.rule}" for override in reply.overrides)
+    remarks = [f"{override.argument} = {override.used} by {override.rule}" for override in reply.overrides]
+    remarks += ["its optimizer began anew"] if reply.is_optimizer_new else []
     return (
         reply.node_id,
         reply.institution,
@@ -247,7 +249,7 @@ def _report_row(reply: NodeRecord, parameters_bytes: int) -> tuple[str, ...]:
         rate(parameters_bytes, timing.fetch_s),
         rate(reply.update_bytes, timing.upload_s + reply.download_s),
         f"{reply.seconds:.1f}",
-        remark,
+        "; ".join(remarks),
     )
 
 

@@ -270,6 +270,12 @@ def _closed_line(record: RoundRecord) -> str:
         words.append(f"slowest {slowest.node_id} {slowest.seconds:.1f} s")
     words.append(f"up {size(record.parameters_bytes)}, down {size(down)}")
     words += [f"without {lost.node_id} ({lost.code})" for lost in record.failures]
+    # In the first round, every optimizer does.
+    words += [
+        f"the optimizer at {reply.node_id} began anew"
+        for reply in record.replies
+        if reply.is_optimizer_new and record.round > 1
+    ]
     return "; ".join(words)
 
 

@@ -525,6 +525,7 @@ class Round:
             overrides=reply.overrides,
             timing=reply.timing,
             learning_rates=reply.learning_rates,
+            is_optimizer_new=reply.is_optimizer_new,
             loss=reply.reached.values.get("loss") if reply.reached else None,
             update_bytes=reply.update.size_bytes if reply.update else 0,
             download_s=self._arrived[node_id].seconds,

@@ -19,7 +19,7 @@ from appliance.protocol.errors import Code, MessageRefusedError, SealError
 from appliance.protocol.keys import unb64url
 from appliance.protocol.register import Role
 
-MAJOR, MINOR = 1, 5
+MAJOR, MINOR = 1, 6
 MAX_ENCLOSED_BYTES = 1 << 15  # a sealed file up to this size travels inside its message
 VERSION = f"{MAJOR}.{MINOR}"
 
@@ -327,6 +327,8 @@ class TrainReply(Body):
 
     ``reached`` tells of the last update; a node of protocol 1.0 sends it as a Scalar. ``learning_rates`` is their sum
     over all updates of the model, where the plan's optimizer had one; a node of protocol 1.2 does not say it.
+    ``is_optimizer_new`` tells, of an optimizer that goes on where its last round ended, whether it had no memory of one
+    at this node; a node of protocol 1.5 does not say it.
     """
 
     kind = "train-reply"
@@ -343,6 +345,7 @@ class TrainReply(Body):
     overrides: tuple[Override, ...] = ()
     reached: Reached | None = None
     learning_rates: Finite | None = None
+    is_optimizer_new: bool | None = None
 
 
 # What a release is made of, by the field of the message that names it: a node takes and keeps these files alone.

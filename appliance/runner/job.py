@@ -154,11 +154,12 @@ class Worker:
         started = time.monotonic()
         metrics = [_tested("global", plan)] if arguments.test_on_global_updates or not job.train else []
         fds: tuple[int, ...] = ()
-        learning_rates = None
+        learning_rates = is_optimizer_new = None
         reporter = _Reporter(self._channel, job.job_id)
         if job.train:
             outcome = plan.train(reporter)
             sample_count, learning_rates = outcome.sample_count, outcome.learning_rates
+            is_optimizer_new = outcome.is_optimizer_new
             metrics += [_tested("local", plan)] if arguments.test_on_local_updates else []
             trained = plan.get_returned_parameters()
             fds = (write_update({name: trained[name] for name in trained if name not in frozen}, received),)
@@ -171,6 +172,7 @@ class Worker:
             timing=RoundTiming(start_s=started - began, train_s=time.monotonic() - started),
             reached=reporter.last,
             learning_rates=learning_rates,
+            is_optimizer_new=is_optimizer_new,
         )
         return answer, fds
 

@@ -1,4 +1,6 @@
-"""declearn's optimizers at a node: what a plan's ``init_optimizer`` may return instead of PyTorch's.
+"""declearn's optimizers at a node: what the ``init_optimizer`` of a PyTorch or scikit-learn plan may return.
+
+What such an optimizer remembers (momenta, counts of steps) stays at the node for the experiment's next round.
 
 declearn takes seconds to import, so nothing here imports it but where a plan uses it.
 
@@ -7,16 +9,23 @@ Source: declearn, https://gitlab.inria.fr/magnet/declearn, ``declearn.optimizer.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
+import numpy as np
 import torch
 
-from appliance.training.correction import Correction, Tensors
+from appliance.protocol.tensors import Array
+from appliance.training.arguments import TrainingArguments
+from appliance.training.correction import Correction, Tensors, correction_for
+from appliance.training.declearn_memory import flattened, restored
 from appliance.training.errors import ArgumentInvalidError
 
 _SCAFFOLD = "scaffold-client"
+_OUTLINE = "outline"  # of what is remembered, as the bytes of a JSON text
 
 
 def is_declearn(made: Any) -> bool:
@@ -30,13 +39,28 @@ class DeclearnSteps:
     Args:
         optimizer: A ``declearn.optimizer.Optimizer``: learning rate, weight decay, regularizers and modules.
         trained: The tensors that it changes, by name.
+        plan: What else it depends on: the plan's text, the model arguments.
+        kept: What ``memory`` returned at this node's last round; empty where there is none.
+
+    Attributes:
+        is_new: Whether it begins without a memory; None where it remembers nothing over rounds. A memory is of the
+            same plan, tensors, modules and regularizers, or it is none; rates may change.
     """
 
-    def __init__(self, optimizer: Any, trained: Mapping[str, torch.nn.Parameter]) -> None:
+    def __init__(
+        self, optimizer: Any, trained: Mapping[str, torch.nn.Parameter], *, plan: object, kept: Mapping[str, Array]
+    ) -> None:
         self.optimizer = optimizer
         self._trained = dict(trained)
         self._vector = import_module("declearn.model.torch").TorchVector
         self._hooks: list[Callable[[Any], None]] = []
+        config = optimizer.get_config()
+        rates = [config.pop(name) for name in ("lrate", "w_decay")]
+        shapes = {name: tuple(tensor.shape) for name, tensor in trained.items()}
+        self._of = hashlib.sha256(json.dumps([plan, config, shapes], sort_keys=True, default=repr).encode()).hexdigest()
+        has_modules = any(module.name != _SCAFFOLD for module in optimizer.modules)
+        remembers = has_modules or not all(isinstance(rate, int | float) for rate in rates)
+        self.is_new = not self._recall(kept) if remembers else None
         optimizer.start_round()
 
     @property
@@ -58,6 +82,33 @@ class DeclearnSteps:
             raise ArgumentInvalidError("declearn's scaffold-client must be the last module, without w_decay.")
         return found
 
+    def memory(self) -> dict[str, Array]:
+        """What it is to remember in its next round, as tensors; Scaffold's part is kept with its correction."""
+        if self.is_new is None:
+            return {}
+        tensors: dict[str, Array] = {}
+        state = self.optimizer.get_state()
+        state["modules"] = [(name, None if name == _SCAFFOLD else each) for name, each in state["modules"]]
+        outline = json.dumps({"of": self._of, "state": flattened(state, tensors)})
+        return {_OUTLINE: np.frombuffer(outline.encode(), np.uint8), **tensors}
+
+    def _recall(self, kept: Mapping[str, Array]) -> bool:
+        """Whether it has a memory."""
+        try:
+            outline = json.loads(np.asarray(kept[_OUTLINE], np.uint8).tobytes())
+            if outline["of"] != self._of:
+                return False
+            state = restored(outline["state"], kept, self._like_trained)
+            fresh = {module.name: module.get_state() for module in self.optimizer.modules}
+            state["modules"] = [(name, fresh[name] if each is None else each) for name, each in state["modules"]]
+            self.optimizer.set_state(state)
+        except (AttributeError, KeyError, TypeError, ValueError):  # not ours, or of another release of declearn
+            return False
+        return True
+
+    def _like_trained(self, arrays: Mapping[str, Array]) -> Any:
+        return self._vector({name: torch.tensor(array).to(self._trained[name]) for name, array in arrays.items()})
+
     def register_step_pre_hook(self, hook: Callable[[Any], None]) -> None:
         """Call ``hook`` before each step."""
         self._hooks.append(hook)
@@ -70,6 +121,12 @@ class DeclearnSteps:
     def get_weights(self, trainable: bool = True) -> Any:  # noqa: ARG002 - declearn's own signature
         """What declearn's regularizers pull at; copies, for they keep those of the round's first step."""
         return self._vector({name: self._trained[name].detach().clone() for name in self._moved})
+
+    def follow(self, gradients: Mapping[str, Array]) -> None:
+        """Make a step along gradients that were computed elsewhere."""
+        for name, array in gradients.items():
+            self._trained[name].grad = torch.tensor(array).to(self._trained[name])
+        self.step()
 
     def step(self) -> None:
         """Change the tensors that have a gradient."""
@@ -109,7 +166,10 @@ class DeclearnScaffold(Correction):
 
         def whole(tensors: Tensors) -> Any:
             return vector(
-                {name: tensors.get(name, torch.zeros_like(tensor)) for name, tensor in self._received.items()}
+                {
+                    name: tensors[name].to(tensor) if name in tensors else torch.zeros_like(tensor)
+                    for name, tensor in self._received.items()
+                }
             )
 
         self._module.state = whole(kept)
@@ -121,14 +181,17 @@ class DeclearnScaffold(Correction):
         self._learning_rate += self._steps.optimizer.lrate
 
 
-def scaffold_of(steps: DeclearnSteps, pull: float, aggregator_args: Mapping[str, Any]) -> DeclearnScaffold | None:
-    """Scaffold's correction for a plan with declearn's optimizer; None where neither side speaks of it.
+def correction_with(
+    steps: DeclearnSteps, arguments: TrainingArguments, aggregator_args: Mapping[str, Any]
+) -> Correction | None:
+    """What the training arguments and the aggregator ask of a plan with declearn's optimizer; None: nothing.
 
     Raises:
-        ArgumentInvalidError: Only one side does.
+        ArgumentInvalidError: The aggregator asks for Scaffold, or the optimizer has its module, and the other does not.
     """
     is_asked, has_module = aggregator_args.get("correction") == "scaffold", steps.scaffold is not None
     if is_asked is not has_module:
         missing = "ScaffoldClientModule among the optimizer's modules" if is_asked else "the aggregator Scaffold()"
         raise ArgumentInvalidError(f"Scaffold with declearn's optimizers needs {missing} as well.")
-    return DeclearnScaffold(pull, steps) if is_asked else None
+    pull = arguments.fedprox_mu or 0.0
+    return DeclearnScaffold(pull, steps) if is_asked else correction_for(arguments, aggregator_args)

@@ -66,11 +66,13 @@ class TrainOutcome:
         sample_count: Samples that could be trained on: all but the held-out ones.
         iterations: Updates made.
         learning_rates: Their sum over all updates, where the aggregator needs it.
+        is_optimizer_new: Whether an optimizer that remembers its last round began without one; None for any other.
     """
 
     sample_count: int
     iterations: int
     learning_rates: float | None = None
+    is_optimizer_new: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -161,7 +163,13 @@ def _never() -> bool:
 
 
 class TrainingPlan(ABC):
-    """What is common to all plans: a researcher's is of ``Torch-``, ``Sklearn-`` or ``TensorTrainingPlan``."""
+    """What is common to all plans: a researcher's is of ``Torch-``, ``Sklearn-`` or ``TensorTrainingPlan``.
+
+    Attributes:
+        text_sha256: Of the text that a node loaded it from; empty elsewhere.
+    """
+
+    text_sha256: ClassVar[str] = ""
 
     def __init__(self) -> None:
         self._model: Any = None
@@ -393,7 +401,7 @@ class TrainingPlan(ABC):
                         report(_progress(batch, loss))
                     iterations = batch.iteration
             learning_rates = self._end_training()
-        return TrainOutcome(len(loaded.train), iterations, learning_rates)
+        return TrainOutcome(len(loaded.train), iterations, learning_rates, self._is_optimizer_new())
 
     def test(self) -> TestOutcome | None:
         """Test the parameters that the model has on the held-out samples; None when there are none.
@@ -451,6 +459,10 @@ class TrainingPlan(ABC):
 
     def _start_training(self) -> None:
         """Prepare for the updates of one round."""
+
+    def _is_optimizer_new(self) -> bool | None:
+        """See ``TrainOutcome``."""
+        return None
 
     def _end_training(self) -> float | None:
         """Let go of what only the updates needed; returns the sum of the learning rates, where it is wanted."""

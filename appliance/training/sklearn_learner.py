@@ -76,6 +76,14 @@ class Learner(ABC):
     def update(self, data: Array, target: Array) -> None:
         """Learn from one batch."""
 
+    def arrays(self) -> Arrays:
+        """The trained tensors themselves, by name, for whoever changes them in place of ``update``."""
+        raise NotImplementedError
+
+    def gradients(self, data: Array, target: Array) -> Arrays:
+        """Of the loss's mean over a batch, with the model's own penalty; where ``are_tensors_trained``."""
+        raise NotImplementedError
+
     def end(self) -> None:
         """Make the tensors that are returned, of the batches that were seen."""
 

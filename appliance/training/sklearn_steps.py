@@ -10,6 +10,7 @@ import numpy as np
 from appliance.training.errors import ArgumentInvalidError, PlanInvalidError
 from appliance.training.plan import Array, Arrays
 from appliance.training.sklearn_learner import Learner, log_odds, mean_square, wrong_share
+from appliance.training.sklearn_losses import slopes
 
 _TENSORS = ("coef_", "intercept_")
 
@@ -42,6 +43,33 @@ class LinearSteps(Learner):
         """See ``Learner``."""
         self.model.partial_fit(data, target)
 
+    def arrays(self) -> Arrays:
+        """See ``Learner``."""
+        return {name: getattr(self.model, name) for name in _TENSORS}
+
+    def gradients(self, data: Array, target: Array) -> Arrays:
+        """See ``Learner``: what a step of scikit-learn's follows, here the mean over the batch."""
+        model, rows = self.model, np.atleast_2d(self.model.coef_)
+        slope = slopes(model.loss, data @ rows.T + model.intercept_, self._signs(target), model.epsilon)
+        slope *= self._weights(target) / len(data)
+        intercept = slope.sum(axis=0) if model.fit_intercept else np.zeros_like(model.intercept_)
+        return {"coef_": (slope.T @ data).reshape(model.coef_.shape) + self._shrinking(), "intercept_": intercept}
+
+    def _signs(self, target: Array) -> Array:
+        """What the outputs of shape (n, rows) are to come to."""
+        return target[:, np.newaxis]
+
+    def _weights(self, target: Array) -> Array:  # noqa: ARG002 - classes have some
+        return np.ones((1, 1))
+
+    def _shrinking(self) -> Array:
+        """The penalty's gradient; of an absolute value at 0, it is 0."""
+        model, of_l1 = self.model, {None: 0.0, "l2": 0.0, "l1": 1.0, "elasticnet": self.model.l1_ratio}
+        weight = 0.0 if model.penalty is None else model.alpha
+        part = of_l1[model.penalty]
+        shrinking: Array = weight * ((1 - part) * model.coef_ + part * np.sign(model.coef_))
+        return shrinking
+
     def loss(self, data: Array, target: Array) -> float:
         """See ``Learner``: the mean squared error."""
         return mean_square(self.model.predict(data), target)
@@ -67,6 +95,21 @@ class LinearClassifierSteps(LinearSteps):
     def predict(self, data: Array, target: Array) -> tuple[Array, Array]:
         """See ``Learner``."""
         return target, self.model.decision_function(data)
+
+    def _signs(self, target: Array) -> Array:
+        """One against the others, as 1 and -1: a column for each class, or for the second of two."""
+        return np.where(target[:, np.newaxis] == self._rows(), 1.0, -1.0)
+
+    def _weights(self, target: Array) -> Array:
+        """Of several classes, the others weigh 1, as scikit-learn has it."""
+        given = self.model.class_weight or {}
+        of_class = np.array([given.get(each, 1.0) for each in range(self.classes)])
+        if self.classes == 2:
+            return of_class[target.astype(np.int64)][:, np.newaxis]
+        return np.where(target[:, np.newaxis] == self._rows(), of_class, 1.0)
+
+    def _rows(self) -> Array:
+        return np.array([1]) if self.classes == 2 else np.arange(self.classes)
 
 
 class NetworkSteps(Learner):
@@ -110,6 +153,17 @@ class NetworkSteps(Learner):
         self.model.batch_size = len(data)  # else a large batch would be cut into several steps
         self._fit(data, target)
 
+    def arrays(self) -> Arrays:
+        """See ``Learner``."""
+        return self._layers()
+
+    def gradients(self, data: Array, target: Array) -> Arrays:
+        """See ``Learner``: scikit-learn computes them for its solver, in whose place we listen."""
+        listener = _Listener()
+        self.model._optimizer = listener  # noqa: SLF001 - as above: there is no other way
+        self.update(data, target)
+        return dict(zip(self._layers(), listener.gradients, strict=True))
+
     def loss(self, data: Array, target: Array) -> float:
         """See ``Learner``: the mean squared error."""
         return mean_square(self.model.predict(data), target)
@@ -126,6 +180,18 @@ class NetworkSteps(Learner):
         for name in ("coefs_", "intercepts_"):
             named |= {f"{name}.{layer}": array for layer, array in enumerate(getattr(self.model, name))}
         return named
+
+
+class _Listener:
+    """What a network takes for its solver, and which changes nothing."""
+
+    gradients: list[Array]
+
+    def update_params(self, params: list[Array], grads: list[Array]) -> None:  # noqa: ARG002 - scikit-learn's signature
+        self.gradients = list(grads)
+
+    def iteration_ends(self, time_step: int) -> None:
+        """No rate changes here."""
 
 
 class NetworkClassifierSteps(NetworkSteps):

@@ -77,7 +77,9 @@ def load_plan(text: str, class_name: str) -> type[TrainingPlan]:
         exec(code, module.__dict__)  # noqa: S102 - the purpose of a plan; a node does it inside its sandbox
     except (Exception, SystemExit) as error:
         raise PlanInvalidError(f"{_name(error)} while the plan was imported.", line=plan_line(error)) from error
-    return _plan_class(module, class_name)
+    found = _plan_class(module, class_name)
+    found.text_sha256 = hashlib.sha256(text.encode()).hexdigest()
+    return found
 
 
 def plan_line(error: BaseException) -> int | None:

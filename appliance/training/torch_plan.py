@@ -15,7 +15,7 @@ from torch.utils.data import default_collate
 from appliance.protocol.tensors import TensorFile
 from appliance.training.correction import Correction, correction_for
 from appliance.training.data_manager import DataManager
-from appliance.training.declearn_steps import DeclearnSteps, is_declearn, scaffold_of
+from appliance.training.declearn_steps import DeclearnSteps, correction_with, is_declearn
 from appliance.training.errors import ArgumentInvalidError, PlanInvalidError, TrainingFailedError
 from appliance.training.plan import Array, Arrays, Samples, TrainingPlan, require_like
 from appliance.training.repeated_draws import RepeatedDraws
@@ -73,13 +73,15 @@ class TorchTrainingPlan(TrainingPlan):
         self._scaler = torch.amp.GradScaler("cpu", enabled=False)
         self._correction: Correction | None = None
         self._kept: dict[str, torch.Tensor] = {}
+        self._remembered: Arrays = {}
         self._sent: dict[str, torch.Tensor] = {}
 
     def init_optimizer(self, optimizer_args: dict[str, Any]) -> Any:
         """Build the optimizer for ``self.model()``, or a list of several, and return it.
 
-        SGD, unless a plan says otherwise; one of declearn's will do as well. It is made anew in each round;
-        ``self.round`` is the round's number, for a rate that falls over rounds.
+        SGD, unless a plan says otherwise; one of declearn's will do as well. It is made anew in each round, and of
+        its steps only declearn's remember the last round's; ``self.round`` is the round's number, for a rate that
+        falls over rounds.
         """
         try:
             return torch.optim.SGD(self.model().parameters(), **optimizer_args)
@@ -155,7 +157,7 @@ class TorchTrainingPlan(TrainingPlan):
         """See ``TrainingPlan``."""
         state = self._state()
         self._sent = {name: self._like(array) for name, array in sent.items()}
-        self._kept = {}
+        self._kept, self._remembered = {}, {}
         for name, array in kept.items():
             kind, _, tensor = name.partition("/")
             if kind == "local" and tensor in state:
@@ -163,6 +165,8 @@ class TorchTrainingPlan(TrainingPlan):
                     state[tensor].copy_(torch.from_numpy(np.array(array)))
             elif kind == "correction":
                 self._kept[tensor] = self._like(array)
+            elif kind == "optimizer":
+                self._remembered[tensor] = array
 
     def get_returned_parameters(self) -> Arrays:
         """See ``TrainingPlan``."""
@@ -174,7 +178,9 @@ class TorchTrainingPlan(TrainingPlan):
         """See ``TrainingPlan``."""
         shared = self._shared()
         local = {f"local/{name}": _array(value) for name, value in self._state().items() if name not in shared}
-        return local | {f"correction/{name}": _array(value) for name, value in self._kept.items()}
+        correction = {f"correction/{name}": _array(value) for name, value in self._kept.items()}
+        memory = self._optimizer.memory() if isinstance(self._optimizer, DeclearnSteps) else {}
+        return local | correction | {f"optimizer/{name}": array for name, array in memory.items()}
 
     def _shared(self) -> dict[str, torch.Tensor]:
         """The live tensors that travel."""
@@ -233,7 +239,8 @@ class TorchTrainingPlan(TrainingPlan):
     def _start_training(self) -> None:
         self._optimizer = self.init_optimizer(self.optimizer_args())
         if self._optimizer is not None and is_declearn(self._optimizer):
-            self._optimizer = DeclearnSteps(self._optimizer, self._trained())
+            plan, kept = (self.text_sha256, self.model_args()), self._remembered
+            self._optimizer = DeclearnSteps(self._optimizer, self._trained(), plan=plan, kept=kept)
         self._optimizers = _several(self._optimizer)
         can_step = [hasattr(one, "step") and hasattr(one, "zero_grad") for one in self._optimizers]
         if not can_step or not all(can_step):
@@ -252,10 +259,11 @@ class TorchTrainingPlan(TrainingPlan):
 
     def _new_correction(self) -> Correction | None:
         if isinstance(self._optimizer, DeclearnSteps):
-            scaffold = scaffold_of(self._optimizer, self._arguments.fedprox_mu or 0.0, self._aggregator_args)
-            if scaffold is not None:
-                return scaffold
+            return correction_with(self._optimizer, self._arguments, self._aggregator_args)
         return correction_for(self._arguments, self._aggregator_args)
+
+    def _is_optimizer_new(self) -> bool | None:
+        return self._optimizer.is_new if isinstance(self._optimizer, DeclearnSteps) else None
 
     def _end_training(self) -> float | None:
         self.model().zero_grad(set_to_none=True)  # as large as the model, and the update is yet to be written

@@ -345,6 +345,7 @@ class Round:
             overrides=tuple(Override.model_validate_json(o) for o in self._row["overrides"]),
             reached=progress.last(result.reply.reached),
             learning_rates=None if rates is None else rounded(rates),
+            is_optimizer_new=result.reply.is_optimizer_new,
         )
         if (result.update_fd is not None) is not self._request.train:
             raise UpdateRefusedError("The training process returned an update too many, or none.")

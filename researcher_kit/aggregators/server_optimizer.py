@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import JsonValue
 
 from appliance.protocol.tensors import Array
+from appliance.training.declearn_memory import flattened, restored
 from researcher_kit.aggregators.base import (
     Aggregator,
     Tensors,
@@ -20,8 +21,6 @@ from researcher_kit.aggregators.base import (
     weighted_mean,
 )
 from researcher_kit.errors import AggregationError, ExperimentArgumentError
-
-_MARK = "tensors"  # of a vector in the state that is kept as JSON
 
 
 class ServerOptimizer(Aggregator):
@@ -86,20 +85,21 @@ class ServerOptimizer(Aggregator):
         """See ``Aggregator``."""
         if self._optimizer is None:
             return {}
-        return {"config": self._optimizer.get_config(), "memory": _flat(self._optimizer.get_state(), "", {})}
+        return {"config": self._optimizer.get_config(), "memory": flattened(self._optimizer.get_state(), {})}
 
     def state_tensors(self) -> Mapping[str, Array]:
         """See ``Aggregator``."""
         tensors: dict[str, Array] = {}
         if self._optimizer is not None:
-            _flat(self._optimizer.get_state(), "", tensors)
+            flattened(self._optimizer.get_state(), tensors)
         return tensors
 
     def restore(self, state: Mapping[str, JsonValue], tensors: Mapping[str, Array]) -> None:
         """See ``Aggregator``."""
         if state:
             self._optimizer = import_module("declearn.optimizer").Optimizer.from_config(state["config"])
-            self._optimizer.set_state(_whole(state["memory"], tensors))
+            vector = import_module("declearn.model.sklearn").NumpyVector
+            self._optimizer.set_state(restored(state["memory"], tensors, vector))
 
 
 class _Weights:
@@ -110,26 +110,3 @@ class _Weights:
 
     def get_weights(self, trainable: bool = True) -> Any:  # noqa: ARG002 - declearn's own signature
         return self._vector
-
-
-def _flat(value: Any, place: str, tensors: dict[str, Array]) -> Any:
-    """A state as JSON; its vectors go to ``tensors``, under their place in it."""
-    if hasattr(value, "coefs"):
-        for name, array in value.coefs.items():
-            tensors[f"{place}/{name}"] = np.asarray(array)
-        return {_MARK: place, "names": [*value.coefs]}
-    if isinstance(value, Mapping):
-        return {str(key): _flat(one, f"{place}.{key}", tensors) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_flat(one, f"{place}.{number}", tensors) for number, one in enumerate(value)]
-    return value
-
-
-def _whole(value: Any, tensors: Mapping[str, Array]) -> Any:
-    """The state that ``_flat`` was given."""
-    if isinstance(value, Mapping) and _MARK in value:
-        vector = import_module("declearn.model.sklearn").NumpyVector
-        return vector({name: tensors[f"{value[_MARK]}/{name}"] for name in value["names"]})
-    if isinstance(value, Mapping):
-        return {key: _whole(one, tensors) for key, one in value.items()}
-    return [_whole(one, tensors) for one in value] if isinstance(value, list) else value

@@ -431,6 +431,7 @@ class LocalNodes:
             timing=Timing(**times, **trained.timing.model_dump(), check_s=check_s),
             reached=reached and reached.model_copy(update={"values": _rounded(reached.values)}),
             learning_rates=None if trained.learning_rates is None else rounded(trained.learning_rates),
+            is_optimizer_new=trained.is_optimizer_new,
         )
 
     def _seal_update(self, request: _Request, update_fd: int) -> SealedFile:

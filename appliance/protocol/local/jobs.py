@@ -182,6 +182,7 @@ class Trained(_Message):
     timing: RoundTiming = RoundTiming()
     reached: Reached | None = None
     learning_rates: Finite | None = None
+    is_optimizer_new: bool | None = None
     record: str = Field(default="", max_length=MAX_RECORD)
     memory_bytes: int | None = Field(default=None, ge=0)
     is_warm: bool = False

@@ -78,7 +78,10 @@ def test_statistics_come_to_the_pooled_fit(local: LocalFederation, pooled: tuple
 
 
 def test_a_head_learns_on_standardised_data(local: LocalFederation, pooled: tuple[np.ndarray, np.ndarray]) -> None:
-    """The first round measures whatever the aggregator is, the others train; the base never comes back."""
+    """The first round measures whatever the aggregator is, the others train; the base never comes back.
+
+    Momenta last from the second round to the third, and the round's report says where they begin.
+    """
     experiment = Experiment(
         tags=["any"],
         training_plan_class=Head,
@@ -94,3 +97,6 @@ def test_a_head_learns_on_standardised_data(local: LocalFederation, pooled: tupl
     assert after["standardisation/means"] == pytest.approx(pooled[0].mean())
     assert (after["0.weight"] == before["0.weight"]).all()
     assert (after["1.weight"] != before["1.weight"]).any()
+    told = [{reply.is_optimizer_new for reply in record.replies} for record in experiment.history]
+    assert told == [{None}, {True}, {False}]
+    assert {row[-1] for row in experiment.history[1].report().rows} == {"its optimizer began anew"}

@@ -57,14 +57,23 @@ def test_frozen_layers_are_used_and_not_returned(runner: Runner) -> None:
     assert np.abs(update["1.weight"]).min() > 0
 
 
-def test_declearns_optimizers_work_in_the_sandbox(runner: Runner) -> None:
+def test_declearns_optimizers_work_in_the_sandbox_and_remember(runner: Runner) -> None:
     """It imports much that opens files and asks the machine: all of it must be allowed, or not be needed."""
     plan = PLAN.replace(
         'torch.optim.SGD(self.model().parameters(), lr=optimizer_args.get("lr", 0.1))',
         'Optimizer(lrate=0.1, modules=["adam"])',
     ).replace("import torch\n", "import torch\nfrom declearn.optimizer import Optimizer\n", 1)
-    update = tensors_of(runner.train(plan, limits=Limits(seconds=110.0)))
+    found, kept, parameters = [], None, zeros()
+    for text in (plan, plan, f"{plan}# altered\n"):
+        job = runner.job(text, "remembers-momenta", limits=Limits(seconds=110.0))
+        result = runner.client.train(job, parameters, kept_fd=kept)
+        found.append(result.reply.is_optimizer_new)
+        assert result.kept_fd is not None
+        kept = os.dup(result.kept_fd)
+        update = tensors_of(result)
+    os.close(parameters)
 
+    assert found == [True, False, True]
     assert np.abs(update["weight"]).sum() > 0
 
 

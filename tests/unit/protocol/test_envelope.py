@@ -406,7 +406,7 @@ def test_what_is_refused_for_a_critical_field_can_be_answered(members: Members) 
     """Its author would repeat it for days, and wait."""
     text = altered(members, v="1.7", body={"sequence": 1, "loud": True}, crit=["loud"])
 
-    with pytest.raises(NewerMessageError, match=r"protocol 1\.7 .* 'loud'; this side speaks 1\.5") as caught:
+    with pytest.raises(NewerMessageError, match=r"protocol 1\.7 .* 'loud'; this side speaks 1\.6") as caught:
         opened(text, members)
     assert (caught.value.envelope.sender, caught.value.envelope.body) == ("alice", Ping(sequence=1))
 

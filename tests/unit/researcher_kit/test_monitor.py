@@ -160,6 +160,17 @@ def test_a_closed_round_says_where_its_time_went_and_who_was_missing(record: Rou
     assert "slowest south 5.5 s" in shown
     assert "up 2 MB, down 4 MB" in shown
     assert "without west (ROUND_TIMEOUT)" in shown
+    assert "began anew" not in shown
+
+
+def test_an_optimizer_that_lost_its_memory_is_told(record: RoundRecord) -> None:
+    """In the first round that is nothing new."""
+    replies = tuple(reply.model_copy(update={"is_optimizer_new": True}) for reply in record.replies[:1])
+    for number, is_told in ((1, False), (4, True)):
+        table = LiveTable()
+        table(RoundClosed(record.model_copy(update={"replies": replies, "round": number})))
+
+        assert ("the optimizer at north began anew" in " ".join(drawn(table).split())) is is_told
 
 
 def test_a_notebook_is_shown_a_drawing_that_follows_its_theme(record: RoundRecord) -> None:

@@ -113,6 +113,96 @@ def test_one_side_of_scaffold_alone_is_refused(
         federated(_Net, [make_dataset(20)], model_args=make, aggregator=aggregator, **STEPS)
 
 
+# What is remembered over rounds
+
+WHOLE = {"batch_size": 8, "shuffle": False}
+
+
+@pytest.mark.parametrize("modules", [["momentum"], ["adam"], ["yogi-momentum"], ["rmsprop", "ewma"]])
+def test_an_optimizer_goes_on_where_its_last_round_ended(make_dataset: Make, modules: list[str]) -> None:
+    """Two rounds of one epoch at the only hospital are one of two; begun anew, momenta would be lost."""
+    args = {"make": lambda _: Optimizer(lrate=0.1, modules=modules)}
+    whole, halves = (
+        federated(_Net, [make_dataset(40)], rounds=rounds, model_args=args, epochs=2 // rounds, **WHOLE)
+        for rounds in (1, 2)
+    )
+
+    np.testing.assert_allclose(halves.get_parameters()["weight"], whole.get_parameters()["weight"], rtol=1e-4)
+
+
+def _second_round(build: Built, kept: dict[str, Any], make: Callable[..., Any], **model_args: Any) -> bool | None:
+    plan = build(_Net, {"make": make, **model_args}, **STEPS)
+    plan.set_kept_tensors(kept, {})
+    found: bool | None = plan.train().is_optimizer_new
+    return found
+
+
+class _Same:
+    """A function that reads the same in each round, as a plan's text does."""
+
+    def __init__(self, make: Callable[..., Any]) -> None:
+        self.make = make
+
+    def __call__(self, *given: Any) -> Any:
+        return self.make(*given)
+
+    def __repr__(self) -> str:
+        return "an optimizer"
+
+
+def _adam(lrate: float = 0.1, **options: Any) -> Callable[..., Any]:
+    return _Same(lambda _: Optimizer(lrate=lrate, modules=[("adam", options)]))
+
+
+def _kept_by(build: Built, make: Callable[..., Any]) -> dict[str, Any]:
+    plan = build(_Net, {"make": make}, **STEPS)
+    assert plan.train().is_optimizer_new
+    kept: dict[str, Any] = plan.get_kept_tensors()
+    return kept
+
+
+def test_a_memory_is_of_one_plan_and_its_arguments(build: Built) -> None:
+    """Momenta of another model, or of other modules, would be wrong numbers; another rate changes none of them."""
+    kept = _kept_by(build, _adam())
+
+    assert _second_round(build, kept, _adam()) is False
+    assert _second_round(build, kept, _adam(lrate=0.01)) is False
+    assert _second_round(build, kept, _adam(beta_1=0.5)) is True
+    assert _second_round(build, kept, _adam(), width=3) is True
+
+
+@pytest.mark.parametrize("spoilt", ["outline", "tensor", "nothing"])
+def test_a_memory_that_is_lost_is_begun_anew_and_told(build: Built, spoilt: str) -> None:
+    """A node that was restored from a backup goes on, and its researcher hears of it."""
+    kept = _kept_by(build, _adam())
+    if spoilt == "outline":
+        kept["optimizer/outline"] = kept["optimizer/outline"][:-9]
+    else:
+        kept = {name: each for name, each in kept.items() if spoilt == "tensor" and name.endswith("outline")}
+
+    assert _second_round(build, kept, _adam()) is True
+
+
+def test_an_optimizer_without_a_memory_has_nothing_to_tell(build: Built) -> None:
+    """PyTorch's own begins anew in each round, as everybody knows it."""
+    plans = [lambda p: torch.optim.SGD(p, lr=0.1), lambda _: Optimizer(lrate=0.1, regularizers=["ridge"])]
+    for make in plans:
+        plan = build(_Net, {"make": make}, **STEPS)
+
+        assert plan.train().is_optimizer_new is None
+        assert plan.get_kept_tensors() == {}
+
+
+def test_scaffold_and_a_momentum_remember_side_by_side(make_dataset: Make) -> None:
+    """Its variate is kept once, with the correction."""
+    args = {"make": lambda _: Optimizer(lrate=0.1, modules=["momentum", "scaffold-client"])}
+    plan = federated(
+        _Net, [make_dataset(20), make_dataset(60)], rounds=3, model_args=args, aggregator=Scaffold(), **STEPS
+    )
+
+    assert np.isfinite(plan.get_parameters()["weight"]).all()
+
+
 def test_frozen_layers_have_no_step(build: Built) -> None:
     """Not even by weight decay."""
 

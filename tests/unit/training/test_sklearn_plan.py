@@ -167,7 +167,7 @@ def test_progress_reports_the_share_of_wrong_predictions(built: Built) -> None:
             ArgumentInvalidError,
             "'n_features' must be a whole number from 1",
         ),
-        (SGDClassifier, {"fedprox_mu": 0.1}, ArgumentInvalidError, "PyTorch plans only"),
+        (SGDClassifier, {"fedprox_mu": 0.1}, ArgumentInvalidError, "'fedprox_mu' needs a PyTorch plan, or an init_opt"),
         (SGDClassifier, {"optimizer_args": {"lr": 1}}, ArgumentInvalidError, "eta0"),
     ],
 )
@@ -181,7 +181,7 @@ def test_what_cannot_be_trained_is_refused_with_what_can(
 
 def test_another_number_of_columns_is_refused(built: Built) -> None:
     """One hospital's loading plan may present one column more."""
-    with pytest.raises(ArgumentInvalidError, match="'n_features' is 3"):
+    with pytest.raises(ArgumentInvalidError, match="'n_features' is not the number of the data's columns"):
         built(SGDClassifier, counts={"n_features": 3, "n_classes": 2}).train()
 
 

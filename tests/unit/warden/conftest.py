@@ -186,6 +186,7 @@ class FakeRunner:
     def __post_init__(self) -> None:
         self.is_training = threading.Event()
         self.learning_rates: float | None = None
+        self.is_optimizer_new: bool | None = None
         self.given_back: list[bytes | None] = []  # what the node kept, by job
         self._ends: dict[str, threading.Event] = {}
 
@@ -212,6 +213,7 @@ class FakeRunner:
             timing=RoundTiming(start_s=0.1, train_s=0.2),
             reached=self.reached,
             learning_rates=self.learning_rates,
+            is_optimizer_new=self.is_optimizer_new,
             record=outcome.record,
             memory_bytes=MEMORY_BYTES,
         )

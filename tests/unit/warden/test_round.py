@@ -124,6 +124,14 @@ def test_the_sum_of_learning_rates_leaves_with_few_digits(node: Node) -> None:
     assert reply(node).learning_rates == 0.123457
 
 
+def test_a_researcher_hears_that_an_optimizer_began_anew(node: Node) -> None:
+    """What it had learnt about its steps may be lost with a disk."""
+    node.runner.is_optimizer_new = True
+    node.round(node.accepted()).run()
+
+    assert reply(node).is_optimizer_new is True
+
+
 def test_what_lies_at_the_network_host_is_not_readable_there(node: Node) -> None:
     """It stores and forwards, and is assumed to spy."""
     node.runner.training = lambda job, p: replace(

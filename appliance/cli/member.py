@@ -123,7 +123,7 @@ def resume(member: MemberName, home: Home, inventory: Inventory = None) -> None:
 @app.command()
 @explained
 def revoke(member: MemberName, home: Home, inventory: Inventory = None) -> None:
-    """End a membership for good. Whoever joins anew needs another id.
+    """End a membership for good. Whoever joins anew needs another id. Not the operator's, nor the network host's.
 
     Example: fedward member revoke north --home ~/consortium -i inventory/site
     """

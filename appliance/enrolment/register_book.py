@@ -15,7 +15,13 @@ from pydantic import ValidationError
 from appliance.enrolment.errors import EnrolmentError
 from appliance.protocol.files import replace_file
 from appliance.protocol.keys import MemberKeys
-from appliance.protocol.register import Member, MemberState, Register, open_register, sign_register
+from appliance.protocol.register import Member, MemberState, Register, Role, open_register, sign_register
+
+# Whom all others hang on, and what to do instead of ending that.
+_KEYSTONES = {
+    Role.OPERATOR: "Restore the operator's keys from their backup; if others have them, set the consortium up anew.",
+    Role.NETWORK: "A hub that was lost or broken into gets new keys with 'fedward member rotate'.",
+}
 
 
 class RegisterBook:
@@ -94,7 +100,8 @@ class RegisterBook:
         self._note(member.model_copy(update={"state": known.state}))
 
     def suspend(self, member_id: str) -> None:
-        """Let the member do nothing until ``resume``."""
+        """Let the member do nothing until ``resume``; raises EnrolmentError for the operator and the network host."""
+        self._require_dispensable(member_id, "suspended")
         self._change(member_id, state=MemberState.SUSPENDED)
 
     def resume(self, member_id: str) -> None:
@@ -102,7 +109,8 @@ class RegisterBook:
         self._change(member_id, state=MemberState.ACTIVE)
 
     def revoke(self, member_id: str) -> None:
-        """End the membership for good."""
+        """End the membership for good; raises EnrolmentError for the operator and the network host."""
+        self._require_dispensable(member_id, "revoked")
         self._change(member_id, state=MemberState.REVOKED)
 
     def rotate(self, member_id: str, *, identity: str, sealing: str) -> None:
@@ -128,6 +136,15 @@ class RegisterBook:
         replace_file(self._path, text)
         self._issued = register
         return text
+
+    def _require_dispensable(self, member_id: str, done: str) -> None:
+        role = self.require(member_id).role
+        if remedy := _KEYSTONES.get(role):
+            what = "network host" if role is Role.NETWORK else role
+            raise EnrolmentError(
+                f"'{member_id}' is the {what}, and cannot be {done}: no member could reach or believe another.",
+                remedy=remedy,
+            )
 
     def _change(self, member_id: str, **changes: str | MemberState) -> None:
         """Every change is refused for a revoked member, but revoking it again."""

@@ -11,11 +11,11 @@ from appliance.protocol.keys import MemberKeys
 from appliance.protocol.register import Member, MemberState, Role, open_register
 
 
-def _member(member_id: str) -> Member:
+def _member(member_id: str, role: Role = Role.NODE) -> Member:
     public = MemberKeys.generate().public
     return Member(
         id=member_id,
-        role=Role.NODE,
+        role=role,
         institution="A hospital",
         contact="it@hospital.example",
         identity=public.identity,
@@ -65,6 +65,18 @@ def test_a_suspended_member_may_be_resumed(operator) -> None:
     operator.book.suspend("north")
     operator.book.resume("north")
 
+    assert operator.book.find("north").state is MemberState.ACTIVE
+
+
+@pytest.mark.parametrize("change", ["suspend", "revoke"])
+@pytest.mark.parametrize(("role", "remedy"), [(Role.OPERATOR, "backup"), (Role.NETWORK, "fedward member rotate")])
+def test_whom_all_others_hang_on_stays(operator, role: Role, remedy: str, change: str) -> None:
+    """A slip of the operator's fingers would end the consortium, and revoking cannot be taken back."""
+    operator.book.add(_member("north", role))
+
+    with pytest.raises(EnrolmentError, match="'north' is the (operator|network host), and cannot be") as refused:
+        getattr(operator.book, change)("north")
+    assert remedy in str(refused.value.remedy)
     assert operator.book.find("north").state is MemberState.ACTIVE
 
 

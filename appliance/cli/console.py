@@ -46,11 +46,13 @@ def print_changed(is_changed: bool) -> None:
 
 
 def print_table(title: str, columns: Iterable[str], lines: Iterable[Iterable[object]]) -> None:
-    """A table, as wide as the terminal or, in a pipe, as wide as it needs."""
+    """A table, as wide as the terminal or, in a pipe, as wide as it needs; columns of numbers end at the right."""
     table = Table(title=visible(title), title_justify="left", title_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for line in lines:
+    rows = [list(line) for line in lines]
+    for index, column in enumerate(columns):
+        are_numbers = all(isinstance(row[index], int | float | None) for row in rows)
+        table.add_column(column, justify="right" if are_numbers else "left", overflow="fold")
+    for line in rows:
         table.add_row(*("" if cell is None else visible(str(cell)) for cell in line))
     (console if sys.stdout.isatty() else Console(width=200)).print(table)
 

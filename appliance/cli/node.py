@@ -111,7 +111,7 @@ def policy(
 def egress(home: Home) -> None:
     """List every update and every answer that left this hospital."""
     lines = History(home).egress()
-    columns = ("when", "to", "what", "experiment", "round", "tensors", "bytes", "sha256")
+    columns = ("when", "to", "what", "experiment", "round", "tensors", "test numbers", "bytes", "sha256")
     cells = (
         (
             moment(e["at"]),
@@ -120,6 +120,7 @@ def egress(home: Home) -> None:
             e["experiment_id"],
             e["round"],
             e["tensors"],
+            e["numbers"],
             e["size_bytes"],
             (e["sha256"] or "")[:12],
         )

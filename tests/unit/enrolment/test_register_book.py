@@ -74,7 +74,7 @@ def test_whom_all_others_hang_on_stays(operator, role: Role, remedy: str, change
     """A slip of the operator's fingers would end the consortium, and revoking cannot be taken back."""
     operator.book.add(_member("north", role))
 
-    with pytest.raises(EnrolmentError, match="'north' is the (operator|network host), and cannot be") as refused:
+    with pytest.raises(EnrolmentError, match=r"'north' is the (operator|network host), and cannot be") as refused:
         getattr(operator.book, change)("north")
     assert remedy in str(refused.value.remedy)
     assert operator.book.find("north").state is MemberState.ACTIVE

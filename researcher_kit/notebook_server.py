@@ -1,4 +1,4 @@
-"""JupyterLab over TLS 1.3, opened by one-time links alone. Only the researcher kit's image has its libraries."""
+"""JupyterLab and TensorBoard over TLS 1.3, opened by one-time links alone; only the kit's image has the libraries."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from jupyter_server.auth.identity import IdentityProvider, User
 from jupyter_server.serverapp import ServerApp
 from traitlets.config import Config
 
+from researcher_kit import notebook_tensorboard
 from researcher_kit.notebooks import KitConfig, OneTimeLink, place_tutorials
 
 
@@ -35,9 +36,15 @@ class LinkIdentity(IdentityProvider):  # type: ignore[misc] # the library is in 
 
 
 class NotebookServer(ServerApp):  # type: ignore[misc]
-    """Jupyter's server, with our TLS."""
+    """Jupyter's server, with our TLS and TensorBoard."""
 
+    home: Path
     tls: ssl.SSLContext
+
+    def init_webapp(self) -> None:
+        """Add our pages to Jupyter's."""
+        super().init_webapp()
+        self.web_app.add_handlers(".*", notebook_tensorboard.handlers(self.home))
 
     def init_httpserver(self) -> None:
         """Serve TLS 1.3: Jupyter's own options cannot say so."""
@@ -54,7 +61,7 @@ def serve(home: Path, settings: KitConfig, tls: ssl.SSLContext) -> None:
         tls: What browsers are shown.
     """
     LinkIdentity.home = home
-    NotebookServer.tls = tls
+    NotebookServer.home, NotebookServer.tls = home, tls
     notebooks = home / "notebooks"
     notebooks.mkdir(mode=0o700, exist_ok=True)
     place_tutorials(notebooks)

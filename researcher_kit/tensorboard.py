@@ -35,7 +35,8 @@ Points = dict[int, tuple[float, Mapping[str, float]]]  # by step: when, and the 
 class TensorBoard:
     """An observer that writes a folder for TensorBoard; ``Experiment(tensorboard=True)`` has one.
 
-    In a notebook: ``%load_ext tensorboard``, then ``%tensorboard --logdir {experiment.tensorboard_results_path}``.
+    In a notebook of your own machine: ``%load_ext tensorboard``, then ``%tensorboard --logdir
+    {experiment.tensorboard_results_path}``; in the researcher kit: ``/tensorboard/`` at the notebooks' own address.
 
     Args:
         folder: Where to; it is made when the first round closes.

@@ -85,6 +85,11 @@ def test_without_a_link_nothing_opens(kit: Container, path: str) -> None:
     assert [get(kit, path)[0], get(kit, f"{path}?token=")[0]] == [403, 403]
 
 
+def test_the_curves_open_with_the_same_link(kit: Container) -> None:
+    """TensorBoard is behind the one port; who is not signed in is sent to the sign-in page."""
+    assert [get(kit, "/tensorboard/", cookie)[0] for cookie in ("", get(kit, link(kit))[1])] == [302, 200]
+
+
 def test_no_older_tls_is_spoken(kit: Container) -> None:
     """As everywhere in the consortium."""
     with pytest.raises(ssl.SSLError, match="PROTOCOL_VERSION"):

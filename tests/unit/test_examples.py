@@ -16,7 +16,7 @@ MODULES = [
     module.name
     for package in (researcher_kit, appliance.training)
     for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
-    if module.name != "researcher_kit.notebook_server"  # Jupyter, which only the kit's image has, loads it
+    if not module.name.startswith("researcher_kit.notebook_")  # Jupyter, which only the kit's image has, loads them
 ]
 
 

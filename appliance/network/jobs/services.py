@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 from typing import Any
 from uuid import UUID
@@ -16,13 +17,15 @@ from appliance.network.errors import JobStateError, RequestInvalidError
 from appliance.network.jobs import selectors
 from appliance.network.jobs.models import Job, JobState
 from appliance.network.members.selectors import register_current
+from appliance.network.parameters.services import uploads_keep
+from appliance.protocol.mandate import MandateError, open_mandate
 from appliance.protocol.register import Role
 
 MAX_OUTCOME_BYTES = 64 << 10  # as progress
 
 
 def job_submit(member: str, job_id: UUID, *, federator: str, spec: Any, mandate: str) -> tuple[Job, bool]:
-    """Put a job into the queue; the same one again finds the first.
+    """Put a job into the queue; the same one again finds the first. What it begins with is kept until its mandate ends.
 
     Args:
         member: The researcher.
@@ -47,12 +50,23 @@ def job_submit(member: str, job_id: UUID, *, federator: str, spec: Any, mandate:
             if known is None:
                 job = Job.objects.create(id=job_id, owner=member, federator=federator, spec=text, mandate=mandate)
                 line_append(member, "job.submitted", str(job_id), bytes=len(text))
+                _keep_files(job)
                 return job, True
     except IntegrityError:  # on PostgreSQL, the same call twice at once
         known = Job.objects.get(id=job_id)
     if (known.owner, known.federator, known.spec, known.mandate) != (member, federator, text, mandate):
         raise JobStateError("This id is taken by another job.", remedy="Choose a fresh UUID.")
     return known, False
+
+
+def _keep_files(job: Job) -> None:
+    """A job may wait for its turn for longer than uploads are kept."""
+    try:
+        _, mandate = open_mandate(job.mandate, register_current())
+    except MandateError:
+        return  # not ours to judge: its federator refuses it
+    until = dt.datetime.fromtimestamp(mandate.expires_at, dt.UTC)
+    uploads_keep(job.owner, job.federator, mandate.experiment_id, until)
 
 
 def job_claim(member: str) -> Job | None:

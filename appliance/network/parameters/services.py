@@ -126,6 +126,12 @@ def upload_remove(member: str, upload_id: UUID) -> None:
         _discard(upload, member, "upload.deleted")
 
 
+def uploads_keep(member: str, recipient: str, experiment_id: str, until: dt.datetime) -> None:
+    """Keep a member's breakpoints of an experiment, for one recipient, at least so long."""
+    mine = Upload.objects.filter(owner_id=member, purpose="breakpoint", experiment_id=experiment_id, is_complete=True)
+    mine.filter(recipients__member=recipient, expires_at__lt=until).update(expires_at=until)
+
+
 def collect() -> int:
     """Delete what has expired, and files that no row knows (left by a crash); returns how many uploads ended."""
     now, ended = timezone.now(), 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from typing import Any
 
@@ -10,8 +11,12 @@ from rest_framework.test import APIClient
 
 from appliance.network.audit import selectors as audit
 from appliance.network.jobs.models import Job
+from appliance.network.parameters.models import Upload
+from appliance.protocol.envelope import Signer
+from appliance.protocol.mandate import Mandate
 
 ADDRESS = "/api/v1/jobs"
+DAY_S = 86_400
 
 
 @pytest.fixture
@@ -69,6 +74,32 @@ def test_a_faulty_job_is_refused(change: dict[str, Any], alice: APIClient, job: 
 
     assert answer.status_code == 400
     assert next(iter(change)) in answer.json()["message"]
+
+
+def test_what_a_job_begins_with_is_kept_until_its_mandate_ends(
+    alice: APIClient, world: Any, new_letter: Any, job: dict[str, Any]
+) -> None:
+    """It may wait for its turn for longer than uploads are kept; other files are kept no longer for it."""
+    now = int(time.time())
+    letters = {
+        name: new_letter(recipients=recipient, purpose=purpose, experiment=experiment)
+        for name, recipient, purpose, experiment in (
+            ("its own", "fed", "breakpoint", "e1"),
+            ("another experiment's", "fed", "breakpoint", "e2"),
+            ("another federator's", "rival", "breakpoint", "e1"),
+            ("an update", "fed", "update", "e1"),
+        )
+    }
+    for letter in letters.values():
+        letter.announce(alice, letter.content)
+    mandate = Mandate(
+        id=job["id"], federator="fed", federator_key="k" * 43, experiment_id="e1", plan_sha256="0" * 64, plan_class="P",
+        datasets={"north": "d-1"}, first_round=1, last_round=3, issued_at=now, expires_at=now + 30 * DAY_S,
+    )  # fmt: skip
+    submit(alice, {**job, "mandate": mandate.sign(Signer("alice", world.keys["alice"], time.time))})
+    ends = {name: Upload.objects.get(id=letter.id).expires_at.timestamp() for name, letter in letters.items()}
+
+    assert {name: round((at - now) / DAY_S) for name, at in ends.items()} == dict.fromkeys(letters, 7) | {"its own": 30}
 
 
 def test_only_researchers_submit(north: APIClient, fed: APIClient, job: dict[str, Any]) -> None:

@@ -19,7 +19,9 @@ class BestRound(BaseModel):
 
     Attributes:
         round: After which round they were the global ones; 0: those that the model started with.
-        value: The metric's mean over the nodes, weighted by the records that it was tested on.
+        value: The metric; see ``over``.
+        over: What it is over: the held-out records of all nodes together (``pooled``), as far as counts allow; else
+            the nodes, each weighted by the records that it was tested on (``mean``).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -27,13 +29,19 @@ class BestRound(BaseModel):
     round: int
     metric: str
     value: float
+    over: Literal["pooled", "mean"] = "mean"
+
+    def __str__(self) -> str:
+        return f"{self.metric}={self.value:.4g} ({self.over}), after round {self.round}"
 
 
 class EarlyStopping:
     """Ends an experiment when a test's metric has not become better for some rounds.
 
-    The metric is the mean over the nodes of their tests of the global parameters, so ``test_on_global_updates`` must
-    be set. These parameters are the ones that a round begins with: what round 8 says is of the model after round 7.
+    The metric is of the global parameters, so ``test_on_global_updates`` must be set. It is the pooled one, over all
+    nodes' held-out records together, where all nodes of the first test told their counts; else the mean over the nodes.
+    The one is never compared with the other: a later round in which a node withholds its counts is passed over. These
+    parameters are the ones that a round begins with: what round 8 says is of the model after round 7.
 
     Args:
         metric: Its name, as ``history`` shows it, such as ``"AUC"``.
@@ -72,11 +80,11 @@ class EarlyStopping:
 
     def best(self, history: History) -> BestRound | None:
         """The best parameters that were tested, or None when none were."""
+        over, values = self._tested(history)
         best = None
-        for record in history:
-            value = record.mean_metrics().get(self.metric)
-            if value is not None and (best is None or self._is_better(value, best.value)):
-                best = BestRound(round=record.round - 1, metric=self.metric, value=value)
+        for round_, value in values.items():
+            if best is None or self._is_better(value, best.value):
+                best = BestRound(round=round_, metric=self.metric, value=value, over=over)
         return best
 
     def is_over(self, history: History) -> bool:
@@ -84,8 +92,22 @@ class EarlyStopping:
         best = self.best(history)
         if best is None:
             return False
-        tested = [record for record in history if self.metric in record.mean_metrics()]
-        return sum(record.round - 1 > best.round for record in tested) >= self.patience
+        return sum(round_ > best.round for round_ in self._tested(history)[1]) >= self.patience
+
+    def _tested(self, history: History) -> tuple[Literal["pooled", "mean"], dict[int, float]]:
+        """What the metric is over, and its value after each round that a test told of."""
+        means: dict[int, float] = {}
+        pooled: dict[int, float] = {}
+        for record in history:
+            told = sum(self.metric in values for values in record.metrics().values())
+            whole, mean = record.pooled().get(self.metric), record.mean_metrics().get(self.metric)
+            if mean is not None:
+                means[record.round - 1] = mean
+            if whole is not None and whole.nodes >= told:
+                pooled[record.round - 1] = whole.value
+        # By the first alone: what is best now must not change by what a later round lacks.
+        is_pooled = bool(pooled) and min(pooled) <= min(means, default=min(pooled))
+        return ("pooled", pooled) if is_pooled else ("mean", means)
 
     def _is_better(self, value: float, best: float) -> bool:
         gain = value - best if self.mode == "max" else best - value

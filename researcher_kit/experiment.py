@@ -583,6 +583,7 @@ class Experiment(Settings):
                 for node, dataset in self._datasets.items()
             },
             parameters_after_round=chosen.round if chosen else self._round,
+            chosen_by=chosen.model_dump(mode="json") if chosen else None,
         )
         return write_export(target, parameters, plan.text, card, is_torch=is_torch)
 

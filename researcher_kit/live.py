@@ -133,11 +133,7 @@ class LiveTable:
                 self._closed.append(_closed_line(event.record))
                 self._drawn = ""
             case StoppedEarly():
-                best = event.best
-                self._closed.append(
-                    f"Stopped after round {event.round}: nothing better than {best.metric}={best.value:.4g}, "
-                    f"after round {best.round}"
-                )
+                self._closed.append(f"Stopped after round {event.round}: nothing better than {event.best}")
             case LossGrew():
                 self._closed.append(str(event))
             case Paused():

@@ -21,7 +21,7 @@ class Image:
         extras: What of ``pyproject.toml`` its lock is made for.
         more: Further requirements of its lock, as a requirements file has them.
         is_default: Whether it is built when no names are given.
-        carries_torch: Whether learning libraries may be in it.
+        carries_torch: Whether learning libraries may be in it; else none but those that declearn needs, where it is.
     """
 
     name: str
@@ -40,7 +40,7 @@ IMAGES = {
         Image("runner-cpu", ("runner", "declearn"), carries_torch=True),
         Image("runner-gpu", ("runner", "declearn"), carries_torch=True, is_default=False),
         Image("researcher-kit", ("kit", "declearn"), carries_torch=True),
-        Image("federator", ("federator",)),
+        Image("federator", ("federator", "declearn")),
     )
 }
 

@@ -75,7 +75,7 @@ class ServerOptimizer(Aggregator):
             gradients[name] = np.empty(spec.shape, np.float32)
             for first, last in parts(spec):
                 gradients[name].reshape(-1)[first:last] = -weighted_mean(updates, weights, name, first, last)
-        vector = import_module("declearn.model.sklearn").NumpyVector
+        vector = _declearn("model.sklearn").NumpyVector
         model = _Weights(vector({name: parameters[name] for name in gradients}))
         self._optimizer.start_round()
         changes = self._optimizer.compute_updates_from_gradients(model, vector(gradients)).coefs
@@ -85,7 +85,8 @@ class ServerOptimizer(Aggregator):
         """See ``Aggregator``."""
         if self._optimizer is None:
             return {}
-        return {"config": self._optimizer.get_config(), "memory": flattened(self._optimizer.get_state(), {})}
+        parts_of = {"config": self._optimizer.get_config(), "memory": self._optimizer.get_state()}
+        return {name: flattened(part, {}) for name, part in parts_of.items()}
 
     def state_tensors(self) -> Mapping[str, Array]:
         """See ``Aggregator``."""
@@ -97,9 +98,24 @@ class ServerOptimizer(Aggregator):
     def restore(self, state: Mapping[str, JsonValue], tensors: Mapping[str, Array]) -> None:
         """See ``Aggregator``."""
         if state:
-            self._optimizer = import_module("declearn.optimizer").Optimizer.from_config(state["config"])
-            vector = import_module("declearn.model.sklearn").NumpyVector
+            self._optimizer = _declearn("optimizer").Optimizer.from_config(state["config"])
+            vector = _declearn("model.sklearn").NumpyVector
             self._optimizer.set_state(restored(state["memory"], tensors, vector))
+
+
+def _declearn(module: str) -> Any:
+    """A module of declearn's, imported where it is used: it takes seconds.
+
+    Raises:
+        ExperimentArgumentError: It is not installed where this runs, which may be at a federator.
+    """
+    try:
+        return import_module(f"declearn.{module}")
+    except ImportError:
+        raise ExperimentArgumentError(
+            "ServerOptimizer needs the package declearn, which is not installed where the experiment runs.",
+            remedy="Install 'fedward[declearn]'; at a federator, its operator loads the image of this release.",
+        ) from None
 
 
 class _Weights:

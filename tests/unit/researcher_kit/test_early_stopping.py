@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from appliance.protocol.counts import Counts, CountsForm
 from appliance.training import ArgumentInvalidError
 from researcher_kit import Cosine, EarlyStopping, Experiment, Exponential, Federation, Steps
 from researcher_kit.errors import ExperimentArgumentError
@@ -42,6 +43,44 @@ def test_it_ends_when_nothing_gets_better_and_keeps_the_best(scored: Consortium,
     assert same(experiment.best_parameters(), one.parameters())
     assert [event for event in told if isinstance(event, StoppedEarly)] == [StoppedEarly(4, best)]
     assert experiment.run() == 0
+
+
+FOUND = {"north": [2, 0, 1], "west": [2, 0, 1], "south": [2, 10, 5]}  # of these, in three rounds
+POSITIVE = {"north": 2, "west": 2, "south": 16}
+
+
+@pytest.mark.parametrize(
+    ("withheld", "over", "best"),
+    [(set(), "pooled", 1), ({1, 2, 3}, "mean", 0), ({1}, "mean", 0), ({2}, "pooled", 2)],
+)
+def test_it_goes_by_the_pooled_value_where_there_is_one(
+    consortium: Consortium, make: Make, withheld: set[int], over: str, best: int
+) -> None:
+    """By all patients the second model is best, by the hospitals' mean the first: most patients are at south.
+
+    What it goes by is settled by the first test; a round that west keeps its counts of is passed over then.
+    """
+    for name, node in consortium.nodes.items():
+
+        def scores(round_: int, name: str = name) -> dict[str, float]:
+            return {"RECALL": FOUND[name][round_ - 1] / POSITIVE[name]}
+
+        def counts(round_: int, name: str = name) -> dict[str, Counts]:
+            if name == "west" and round_ in withheld:
+                return {}
+            found = float(FOUND[name][round_ - 1])
+            return {"RECALL": Counts(form=CountsForm.CLASSES, rows=1, cells=(found, found, float(POSITIVE[name])))}
+
+        node.scores, node.counts = scores, counts
+    experiment = make(round_limit=3, training_args=TESTED, early_stopping=EarlyStopping("RECALL", patience=9))
+    experiment.run()
+    found = experiment.best_round()
+
+    assert found is not None
+    assert (found.over, found.round) == (over, best)
+    assert f"({over}), after round {best}" in str(found)
+    card = (experiment.export(consortium.folder / "best", best=True) / "model_card.md").read_text()
+    assert f"RECALL={found.value:.4g} ({over})" in card
 
 
 def test_patience_bridges_a_dip(scored: Consortium, make: Make) -> None:

@@ -16,6 +16,7 @@ from declearn.optimizer import Optimizer
 from appliance.data import Dataset
 from appliance.training import ArgumentInvalidError, DataManager, TorchTrainingPlan
 from researcher_kit.aggregators import FedAverage, Scaffold, ServerOptimizer, Update
+from researcher_kit.breakpoints import SavedPart
 from researcher_kit.errors import AggregationError, ExperimentArgumentError
 from tests.unit.training.federated import federated
 
@@ -245,10 +246,21 @@ def test_it_goes_on_from_a_breakpoint(modules: list[str]) -> None:
     whole = ServerOptimizer(Optimizer(lrate=0.1, modules=modules, regularizers=["ridge"]))
     whole.aggregate(UPDATES, parameters)
     resumed = ServerOptimizer()
-    resumed.restore(json.loads(json.dumps(whole.state())), whole.state_tensors())
+    saved = SavedPart(name="ServerOptimizer", state=whole.state())
+    resumed.restore(json.loads(saved.model_dump_json())["state"], whole.state_tensors())
 
     assert resumed.aggregate(UPDATES, parameters)["w"] == whole.aggregate(UPDATES, parameters)["w"]
     assert repr(resumed) == repr(whole)
+
+
+def test_a_federator_without_declearn_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The job ends, and its researcher reads whose it is to mend."""
+    state = ServerOptimizer(Optimizer(lrate=0.1)).state()
+    monkeypatch.setitem(sys.modules, "declearn.optimizer", None)
+
+    with pytest.raises(ExperimentArgumentError, match="not installed where the experiment runs") as caught:
+        ServerOptimizer().restore(state, {})
+    assert "operator" in caught.value.remedy
 
 
 @pytest.mark.parametrize(

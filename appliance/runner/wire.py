@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from appliance.protocol.errors import Code, MessageRefusedError
 from appliance.protocol.local.jobs import Failed, Inspected, Limits, Progress, SandboxLevel, Trained
+from appliance.protocol.local.reasons import ARGUMENT_REASONS
 
 
 class _Message(BaseModel):
@@ -106,7 +107,6 @@ _OWN_SENTENCES = re.compile(
     | init_scheduler\ must\ return\ a\ scheduler\ with\ step\(\),\ or\ several\.
     | training_data\ must\ return\ a\ DataManager\.
     | (?:Line\ \d{1,6}\ of\ the\ plan:\ )?the\ text\ is\ not\ Python\.
-    | A\ test\ needs\ 'test_metric'\ among\ the\ training\ arguments,\ or\ a\ testing_step\.
     """,
     re.VERBOSE,
 )
@@ -121,7 +121,8 @@ def failed_from(crashed: Crashed, *, plan_lines: int) -> Failed:
     """
     code = crashed.code if crashed.code in _WORDS else Code.TRAINING_FAILED
     line = crashed.plan_line if crashed.plan_line and crashed.plan_line <= plan_lines else None
-    own = crashed.message if _OWN_SENTENCES.fullmatch(crashed.message) else None
+    is_own = crashed.message in ARGUMENT_REASONS or _OWN_SENTENCES.fullmatch(crashed.message)
+    own = crashed.message if is_own else None
     return Failed(
         job_id=crashed.job_id,
         code=code,

@@ -39,8 +39,9 @@ class Learner(ABC):
             try:
                 self.allocate()
             except ValueError:
-                name = next(kind.__name__ for kind in type(model).__mro__ if kind.__module__.startswith("sklearn."))
-                raise ArgumentInvalidError(f"scikit-learn does not take the arguments given to {name}.") from None
+                raise ArgumentInvalidError(
+                    "scikit-learn does not take the arguments given to the plan's model."
+                ) from None
 
     def count(self, name: str, *, minimum: int) -> int:
         """A whole number among the model arguments."""

@@ -86,8 +86,7 @@ class TorchTrainingPlan(TrainingPlan):
         try:
             return torch.optim.SGD(self.model().parameters(), **optimizer_args)
         except (TypeError, ValueError):
-            names = ", ".join(sorted(optimizer_args)) or "nothing"
-            raise ArgumentInvalidError(f"torch.optim.SGD does not take optimizer_args as given ({names}).") from None
+            raise ArgumentInvalidError("torch.optim.SGD does not take optimizer_args as given.") from None
 
     def init_scheduler(self) -> Any:
         """Build a scheduler of ``self.optimizer()``'s learning rate, or a list; each steps after each update."""

@@ -28,6 +28,7 @@ from appliance.protocol import sealing
 from appliance.protocol.errors import Code, FedWardError, UpdateRefusedError, takes_no_more
 from appliance.protocol.keys import b64url
 from appliance.protocol.local.jobs import SANDBOX_LEVELS, Limits, Progress, TrainJob
+from appliance.protocol.local.reasons import ARGUMENT_REASONS
 from appliance.protocol.local.runner_client import TrainedResult
 from appliance.protocol.local.sealed import create_memfd, require_sealed, seal_memfd
 from appliance.protocol.messages import (
@@ -118,6 +119,8 @@ class RunnerFailedError(FedWardError):
 
     def __init__(self, cause: FedWardError, plan_lines: int) -> None:
         message = _PUBLIC.get(cause.code, "The round failed in the node's runner.")
+        if cause.code is Code.ARGUMENT_INVALID and cause.message in ARGUMENT_REASONS:
+            message = cause.message
         super().__init__(message, code=cause.code if cause.code in _PUBLIC else Code.TRAINING_FAILED)
         line = getattr(cause, "plan_line", None)
         self.plan_line = line if isinstance(line, int) and 1 <= line <= plan_lines else None

@@ -69,7 +69,7 @@ def hausdorff(target: Array, output: Array, options: Options) -> Counts | None:
     true, predicted, labels = _masks(target, output, options)
     dimensions = true.ndim - 1
     if options.spacing is not None and len(options.spacing) != dimensions:
-        raise ArgumentInvalidError(f"test_metric_args.spacing has {len(options.spacing)} sides for {dimensions}.")
+        raise ArgumentInvalidError("test_metric_args.spacing needs a side for each dimension of the images.")
     spacing = options.spacing or [1.0] * dimensions
     pairs = zip(true, predicted, strict=True)
     found = [_distance(one == label, other == label, spacing, options) for one, other in pairs for label in labels]

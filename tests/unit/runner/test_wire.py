@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import ast
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from appliance import training
 from appliance.data import ColumnPlan, Dataset
 from appliance.protocol.errors import Code, FedWardError, MessageRefusedError
+from appliance.protocol.local.reasons import ARGUMENT_REASONS
 from appliance.runner.wire import Crashed, builtin_name, failed_from, parse_from_child
 from appliance.training import TrainingArguments, load_plan
 from tests.runners import PLAN, plan_with
@@ -23,6 +29,32 @@ def test_a_childs_own_words_are_not_repeated(text: str) -> None:
     failed = failed_from(crash(message=text), plan_lines=10)
 
     assert failed.message == "The training plan failed."
+
+
+@pytest.mark.parametrize("reason", sorted(ARGUMENT_REASONS))
+def test_what_an_argument_lacks_is_repeated(reason: str) -> None:
+    """It is the researcher's to mend, and holds nothing of anybody's."""
+    failed = failed_from(crash(code=Code.ARGUMENT_INVALID, message=reason), plan_lines=10)
+
+    assert failed.message == reason
+
+
+def test_the_reasons_are_the_training_rooms_own_sentences() -> None:
+    """When it changes one, or adds one that is always the same, the list must follow; and none stands there idly."""
+    fixed, patterns = set(), []
+    for path in Path(training.__file__).parent.rglob("*.py"):
+        for call in ast.walk(ast.parse(path.read_text())):
+            if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "ArgumentInvalidError":
+                match call.args[0]:
+                    case ast.Constant(value=str() as sentence):
+                        fixed.add(sentence)
+                    case ast.JoinedStr(values=parts):
+                        each = (re.escape(p.value) if isinstance(p, ast.Constant) else ".+" for p in parts)
+                        patterns.append(re.compile("".join(each)))
+
+    assert fixed <= ARGUMENT_REASONS
+    said = {reason for reason in ARGUMENT_REASONS if any(each.fullmatch(reason) for each in patterns)}
+    assert fixed | said == ARGUMENT_REASONS
 
 
 def test_a_long_number_is_not_repeated() -> None:

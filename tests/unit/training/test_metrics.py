@@ -187,7 +187,7 @@ def test_hausdorff_of_nothing_is_absent() -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "error"),
-    [({"spacing": [1.0]}, "1 sides for 2"), ({"percentile": 0}, "percentile"), ({"bins": 5}, "takes no argument")],
+    [({"spacing": [1.0]}, "a side for each"), ({"percentile": 0}, "percentile"), ({"bins": 5}, "takes no argument")],
 )
 def test_wrong_arguments_of_a_segmentation_are_refused(arguments: dict[str, object], error: str) -> None:
     """A distance in the wrong unit would be believed."""

@@ -154,7 +154,7 @@ def test_progress_reports_the_share_of_wrong_predictions(built: Built) -> None:
         (MLPClassifier, {"options": {"solver": "lbfgs"}}, ArgumentInvalidError, "'sgd' or 'adam'"),
         (MLPClassifier, {"options": {"early_stopping": True}}, ArgumentInvalidError, "without early_stopping"),
         (SGDClassifier, {"options": {"average": True}}, PlanInvalidError, "average=True"),
-        (SGDClassifier, {"options": {"alpha": -1}}, ArgumentInvalidError, "given to SGDClassifier"),
+        (SGDClassifier, {"options": {"alpha": -1}}, ArgumentInvalidError, "given to the plan's model"),
         (
             SGDClassifier,
             {"counts": {"n_features": 2}},

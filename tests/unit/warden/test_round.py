@@ -116,6 +116,32 @@ def test_an_update_with_a_frozen_tensor_is_refused(node: Node) -> None:
     assert error(node).code is Code.UPDATE_REFUSED
 
 
+REASON = "Model argument 'n_features' is not the number of the data's columns."
+PUBLIC = "The plan or its arguments do not fit this node's release."
+
+
+@pytest.mark.parametrize(
+    ("code", "said", "told"),
+    [
+        (Code.ARGUMENT_INVALID, REASON, REASON),
+        (Code.ARGUMENT_INVALID, f"{REASON} 19610203", PUBLIC),
+        (Code.ARGUMENT_INVALID, "Model argument 'n_features' is 19610203.", PUBLIC),
+        (Code.TRAINING_FAILED, REASON, "The plan failed while it ran."),
+    ],
+    ids=["ours", "with more", "forged", "another code"],
+)
+def test_of_an_arguments_failure_only_our_own_reasons_leave(node: Node, code: Code, said: str, told: str) -> None:
+    """A researcher must read what to mend; a plan must have no sentence of its own, and no number."""
+
+    def fail(_job: Any, _parameters: Any) -> Outcome:
+        raise failed(code, said)
+
+    node.runner.training = fail
+    node.round(node.accepted()).run()
+
+    assert (error(node).code, error(node).message) == (code, told)
+
+
 def test_the_sum_of_learning_rates_leaves_with_few_digits(node: Node) -> None:
     """The many digits of a number could spell something."""
     node.runner.learning_rates = 0.123456789

@@ -31,6 +31,7 @@ from appliance.protocol.messages import (
     Ping,
     Search,
     Stopped,
+    minor_of,
 )
 from appliance.protocol.register import Register, Role
 from appliance.protocol.topics import parse_topic
@@ -148,6 +149,7 @@ class Federation:
         self._listeners: dict[str, Listener] = {}
         self._handing_over = threading.Lock()  # a message is recorded for a listener, and then told to it
         self._presence: dict[str, Presence] = {}
+        self._minors: dict[str, int] = {}  # the protocol's minor version that each member spoke last
         self._pings = 0
         self._is_closed = False
         self._link = wire.link(self.home)
@@ -264,6 +266,11 @@ class Federation:
             found = {node: self._presence.get(node, Presence()) for node in self.node_ids()}
         rows = {node: _presence_words(presence, now) for node, presence in found.items()}
         return self._table("Nodes", ("state", "last heard", "rounds running"), found, rows)
+
+    def speaks(self, node_id: str, minor: int) -> bool:
+        """Whether a node is known to speak this minor version of the protocol: not before it was heard."""
+        with self._changed:
+            return self._minors.get(node_id, -1) >= minor
 
     @property
     def queue(self) -> Queue:
@@ -492,6 +499,8 @@ class Federation:
             envelope = _as_failure(error)
         if envelope is None:
             return
+        with self._changed:
+            self._minors[envelope.sender] = minor_of(envelope.version)
         if isinstance(envelope.body, Heartbeat):
             self._on_heartbeat(envelope, envelope.body)
         else:

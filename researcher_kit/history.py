@@ -98,7 +98,8 @@ class RoundRecord(_Record):
 
     Attributes:
         seconds: From the choice of nodes to the next parameters; after a crash, from the resumption.
-        parameters_bytes: Of the sealed global parameters, uploaded once for all nodes.
+        parameters_bytes: Of the sealed global parameters, uploaded once for all nodes; frozen layers count in the round
+            that uploads them.
     """
 
     round: int

@@ -41,7 +41,7 @@ from appliance.protocol.messages import (
 )
 from appliance.protocol.rounds import ResearcherStep
 from appliance.protocol.sealing import Sealed, open_key, seal, seal_key, sealed_size
-from appliance.protocol.tensors import AGGREGATOR_PREFIX, FROZEN_PREFIX, TensorFile
+from appliance.protocol.tensors import AGGREGATOR_PREFIX, FROZEN_PREFIX, TensorFile, data_bytes
 from appliance.training.source import PlanSource
 from researcher_kit.aggregators.base import Aggregator, Update, require_like
 from researcher_kit.errors import (
@@ -52,6 +52,7 @@ from researcher_kit.errors import (
     RoundStoppedError,
 )
 from researcher_kit.federation import Federation
+from researcher_kit.frozen import FrozenFile, FrozenLayers
 from researcher_kit.history import FailureRecord, NodeRecord, RoundRecord, RoundTiming
 from researcher_kit.monitor import (
     NodeFailed,
@@ -178,6 +179,8 @@ class Round:
         self._began = time.monotonic()
         self._upload_s = 0.0
         self._content_key: bytes | None = None
+        self._frozen = FrozenLayers(terms.experiment_id, federation, book)
+        self._apart: FrozenFile | None = None  # frozen layers that do not travel with the parameters
         self._has_downloads = False
         self._is_recorded = False
         self._requests: dict[str, Request] = {}
@@ -268,6 +271,7 @@ class Round:
     def _upload(self, row: RoundRow) -> RoundRow:
         began = time.monotonic()
         upload_id = content = None
+        self._apart = self._provide_frozen(row.chosen)
         tensors = self._tensors_for_nodes()
         if sealed_size(tensors.stat().st_size) <= MAX_ENCLOSED_BYTES:
             sealed, content = _enclosed(tensors)
@@ -286,11 +290,26 @@ class Round:
             content_key=key,
         )
         row = replace(row, step=ResearcherStep.UPLOADED, parameters=file)
-        if upload_id is not None:
+        if upload_id is not None and self._apart is None:  # whether it holds the frozen layers, no record says
             self._book.put(self._terms.round, row)
         self._upload_s = time.monotonic() - began
-        self._emit(ParametersUploaded(self._terms.round, sealed.size_bytes, self._upload_s))
+        self._emit(ParametersUploaded(self._terms.round, sealed.size_bytes + self._frozen_bytes, self._upload_s))
         return row
+
+    def _provide_frozen(self, nodes: Sequence[str]) -> FrozenFile | None:
+        """The frozen layers at the network host; None where they travel with the parameters.
+
+        So they do where they are small, or where a node's release, or that of one not heard yet, is older.
+        """
+        layers = TensorFile(self._terms.parameters).only(self._terms.frozen)
+        is_small = sealed_size(data_bytes(layers.specs)) <= MAX_ENCLOSED_BYTES
+        if not layers or is_small or not self._frozen.are_understood(nodes):
+            return None
+        return self._frozen.provide(layers, nodes, self._terms.datasets, self._spool, self._stop)
+
+    @property
+    def _frozen_bytes(self) -> int:
+        return self._apart.uploaded_bytes if self._apart else 0
 
     def _tensors_for_nodes(self) -> Path:
         """The file that the nodes get: the global parameters, and what the aggregator has for them."""
@@ -298,7 +317,8 @@ class Round:
         if not more and not frozen:
             return self._terms.parameters
         named = {f"{AGGREGATOR_PREFIX}{name}": array for name, array in more.items()}
-        for name, array in TensorFile(self._terms.parameters).items():
+        model = TensorFile(self._terms.parameters)
+        for name, array in (model.without(frozen) if self._apart else model).items():
             named[f"{FROZEN_PREFIX}{name}" if name in frozen else name] = array
         return self._spool.write_request(named)
 
@@ -329,7 +349,8 @@ class Round:
             for node in row.chosen:
                 sealing = self._federation.register.require(node).sealing
                 key = seal_key(content_key, sealing, context=self._key_context)
-                train = self._train(node, file.model_copy(update={"content_key": key}), deadline)
+                frozen = self._apart.to(sealing) if self._apart else None
+                train = self._train(node, file.model_copy(update={"content_key": key}), frozen, deadline)
                 jti = out.post(node, train, lifetime_s=lifetime_s).envelope.jti
                 dataset_id = self._terms.datasets[node]
                 self._book.add_request(out.connection, self._terms.round, jti=jti, node_id=node, dataset_id=dataset_id)
@@ -435,6 +456,8 @@ class Round:
             self._tell_progress(request.node_id, request.reply.reached)
         match request.reply:
             case ErrorReply() as error:
+                if error.code is Code.TRANSFER_MISSING:
+                    self._frozen.renew()
                 failure = self._failure(request.node_id, error.code, error.message, error.rule, error.plan_line)
                 self._give_up(replace(failure, record=self._federation.record(request.node_id)))
             case TrainReply() if not self._terms.train:
@@ -549,7 +572,7 @@ class Round:
                 FailureRecord(node_id=f.node_id, institution=f.institution, code=f.code, message=f.message)
                 for f in failures
             ),
-            parameters_bytes=row.parameters.size_bytes,
+            parameters_bytes=row.parameters.size_bytes + self._frozen_bytes,
         )
 
     # Small helps
@@ -558,7 +581,7 @@ class Round:
     def _key_context(self) -> str:
         return f"{self._terms.experiment_id}/{self._terms.round}/parameters"
 
-    def _train(self, node: str, parameters: SealedFile, deadline: int | None) -> Train:
+    def _train(self, node: str, parameters: SealedFile, frozen: SealedFile | None, deadline: int | None) -> Train:
         terms = self._terms
         return Train(
             experiment_id=terms.experiment_id,
@@ -571,6 +594,7 @@ class Round:
             training_args=dict(terms.training_args),
             aggregator_args=terms.aggregator.create_aggregator_args(),
             parameters=parameters,
+            frozen=frozen,
             train=terms.train,
             deadline=deadline,
             mandate=terms.mandate,

@@ -45,15 +45,15 @@ class Spool:
         """The next global parameters, once they are written."""
         return self._folder / "aggregated.safetensors"
 
-    def seal_parameters(self, parameters: Path) -> tuple[Path, Sealed]:
-        """Encrypt a tensor file for upload; memory stays flat."""
+    def seal_parameters(self, parameters: Path, *, key: bytes | None = None) -> tuple[Path, Sealed]:
+        """Encrypt a tensor file for upload, with the key that its content had before if there is one."""
         target = self._folder / "parameters.sealed"
         with (
             disk_named(self._folder),
             parameters.open("rb", buffering=0) as source,
             target.open("wb") as out,
         ):
-            return target, seal(source, out)
+            return target, seal(source, out, key=key)
 
     def fetch_update(
         self,

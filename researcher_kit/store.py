@@ -51,6 +51,16 @@ requests = sa.Table(
     sa.Column("reply", sa.JSON),
     sa.UniqueConstraint("experiment_id", "round", "node_id"),
 )
+# The frozen layers of an experiment's model, as the nodes got them last.
+frozen = sa.Table(
+    "frozen",
+    metadata,
+    sa.Column("experiment_id", sa.String(64), primary_key=True),
+    sa.Column("content_sha256", sa.String(64), nullable=False),  # of the tensor file
+    sa.Column("file", sa.JSON, nullable=False),  # the SealedFile, its key sealed to ourselves
+    sa.Column("recipients", sa.JSON, nullable=False),  # node ids
+    sa.Column("uploaded_at", sa.Float, nullable=False),
+)
 
 
 _ROUND = (rounds.c.experiment_id == sa.bindparam("of")) & (rounds.c.round == sa.bindparam("number"))
@@ -83,6 +93,8 @@ _DROP = Statement(
     .where(requests.c.experiment_id == sa.bindparam("of"), requests.c.round >= sa.bindparam("number"))
     .returning(requests.c.jti)
 )
+_FIND_FROZEN = Statement(sa.select(frozen).where(frozen.c.experiment_id == sa.bindparam("of")))
+_PUT_FROZEN = Statement(frozen.insert().prefix_with("OR REPLACE"))
 
 
 @dataclass(frozen=True)
@@ -96,6 +108,16 @@ class RoundRow:
     requested_at: float | None = None
     used: tuple[str, ...] = ()
     record: RoundRecord | None = None
+
+
+@dataclass(frozen=True)
+class FrozenRow:
+    """Frozen layers at the network host: which, for whom, and since when (seconds since the epoch)."""
+
+    content_sha256: str
+    file: SealedFile
+    recipients: tuple[str, ...]
+    uploaded_at: float
 
 
 @dataclass(frozen=True)
@@ -173,6 +195,27 @@ class RoundBook:
         """The round's requests, by node."""
         with self._engine.connect() as connection:
             return [_request(row) for row in _ASKED.rows(connection, **self._of(round_))]
+
+    def find_frozen(self) -> FrozenRow | None:
+        """The experiment's frozen layers, as they were uploaded last."""
+        with self._engine.connect() as connection:
+            row = _FIND_FROZEN.first(connection, of=self._experiment_id)
+        file = _read(SealedFile, row["file"]) if row else None
+        if row is None or file is None:
+            return None
+        return FrozenRow(row["content_sha256"], file, tuple(row["recipients"]), row["uploaded_at"])
+
+    def put_frozen(self, row: FrozenRow) -> None:
+        """Record an upload of frozen layers, in place of the experiment's last one."""
+        with writing(self._engine) as connection:
+            _PUT_FROZEN.run(
+                connection,
+                experiment_id=self._experiment_id,
+                content_sha256=row.content_sha256,
+                file=row.file.model_dump(mode="json"),
+                recipients=row.recipients,
+                uploaded_at=row.uploaded_at,
+            )
 
     def record_reply(self, connection: sa.Connection, envelope: Envelope) -> bool:
         """Record the first answer to a request of ours; False for any other message.

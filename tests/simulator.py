@@ -361,6 +361,7 @@ class SimulatedNode:
         loss: Of the last update of each round.
         sent: The aggregator's tensors of its last round.
         kept: The files of the model that it got last.
+        layers: The frozen layers of each request that named a file of them.
     """
 
     consortium: Consortium
@@ -382,6 +383,7 @@ class SimulatedNode:
     sent: Arrays = field(default_factory=dict)
     takes_no_models: bool = False
     kept: dict[str, bytes] = field(default_factory=dict)
+    layers: list[SealedFile] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.keys = self.consortium.keys[self.member_id]
@@ -515,7 +517,12 @@ class SimulatedNode:
         return (Metrics(stage="global", samples=20, values=self.scores(round_), counts=counts),)
 
     def _parameters(self, train: Train) -> Arrays:
-        return load(self._unseal(train.parameters, f"{train.experiment_id}/{train.round}/parameters"))
+        tensors = load(self._unseal(train.parameters, f"{train.experiment_id}/{train.round}/parameters"))
+        if train.frozen is not None:
+            self.layers.append(train.frozen)
+            layers = load(self._unseal(train.frozen, f"{train.experiment_id}/frozen"))
+            tensors |= {f"{FROZEN_PREFIX}{name}": array for name, array in layers.items()}
+        return tensors
 
     def _unseal(self, sealed: SealedFile, context: str) -> bytes:
         key = open_key(sealed.content_key, self.keys.sealing, context=context)

@@ -94,6 +94,8 @@ class Signer:
             "re": in_reply_to,
             "body": body.model_dump(mode="json"),
         }
+        if critical := body.critical():
+            claims["crit"] = [*critical]
         return Signed(envelope, self._serialize(MESSAGE_TYPE, claims))
 
     def sign_statement(self, typ: str, statement: dict[str, object]) -> str:

@@ -19,7 +19,8 @@ from appliance.protocol.errors import Code, MessageRefusedError, SealError
 from appliance.protocol.keys import unb64url
 from appliance.protocol.register import Role
 
-MAJOR, MINOR = 1, 6
+MAJOR, MINOR = 1, 7
+FROZEN_SINCE = 7  # the minor version from which on a node takes frozen layers that come apart (``Train.frozen``)
 MAX_ENCLOSED_BYTES = 1 << 15  # a sealed file up to this size travels inside its message
 VERSION = f"{MAJOR}.{MINOR}"
 
@@ -45,6 +46,10 @@ class Body(_Part):
     is_durable: ClassVar[bool] = False  # True: in the sender's outbox until the recipient's Receipt
     is_broadcast: ClassVar[bool] = False  # True: may be addressed to the whole consortium
     lifetime_s: ClassVar[int] = 60  # how long after sending the message may act
+
+    def critical(self) -> tuple[str, ...]:
+        """The fields that a reader of an older minor version must not leave out: it refuses the message instead."""
+        return ()
 
 
 _ASKERS = (Role.RESEARCHER, Role.FEDERATOR)
@@ -247,7 +252,11 @@ class PrivacyTerms(_Part):
 
 
 class Train(Body):
-    """Train one round on one dataset (Fed-BioMed's train message)."""
+    """Train one round on one dataset (Fed-BioMed's train message).
+
+    ``frozen`` are layers of the model that no round trains, where they do not travel with ``parameters``: the same
+    file in each round, so that a node fetches it once. A node before protocol 1.7 refuses a request that has them.
+    """
 
     kind = "train"
     routes = _TO_NODE
@@ -263,11 +272,16 @@ class Train(Body):
     training_args: dict[str, JsonValue] = {}
     aggregator_args: dict[str, JsonValue] = {}
     parameters: SealedFile
+    frozen: SealedFile | None = None
     train: bool = True  # False: test the global parameters only
     deadline: Count | None = None  # seconds since the epoch, after which a reply is of no use
     secagg: SecAggTerms | None = None
     privacy: PrivacyTerms | None = None
     mandate: str | None = None  # a researcher's signed mandate (``mandate.py``), when a federator asks
+
+    def critical(self) -> tuple[str, ...]:
+        """See ``Body``: without its frozen layers a model is another one."""
+        return () if self.frozen is None else ("frozen",)
 
 
 class Override(_Part):
@@ -486,12 +500,17 @@ def parse_body(kind: str, data: object, *, version: str) -> tuple[Body, tuple[st
 
 def is_newer_minor(version: str) -> bool:
     """True for a newer minor version of our major; raises MessageRefusedError for another major."""
+    return minor_of(version) > MINOR
+
+
+def minor_of(version: str) -> int:
+    """The minor version of a protocol version of our major; raises MessageRefusedError for another major."""
     match = _VERSION.fullmatch(version)
     if match is None or int(match[1]) != MAJOR:
         raise MessageRefusedError(
             f"The message speaks protocol {version[:12]!r}; this side speaks {VERSION}.", code=Code.MESSAGE_VERSION
         )
-    return int(match[2]) > MINOR
+    return int(match[2])
 
 
 def _validate(model: type[Body], data: object) -> Body:

@@ -47,14 +47,15 @@ def sealed_size(plain_bytes: int) -> int:
     return plain_bytes + chunks * TAG_BYTES
 
 
-def seal(plain: BinaryIO, out: BinaryIO) -> Sealed:
+def seal(plain: BinaryIO, out: BinaryIO, *, key: bytes | None = None) -> Sealed:
     """Encrypt ``plain`` into ``out`` under a fresh key, hashing on the way.
 
     Args:
         plain: A file that can seek, read once from its beginning.
         out: Where the sealed bytes are written, in order.
+        key: The one that sealed this very content before: then the sealed bytes are the same. None: a fresh one.
     """
-    key = os.urandom(_KEY_BYTES)
+    key = key or os.urandom(_KEY_BYTES)
     digest, size = hashlib.sha256(), 0
     for chunk in seal_chunks(plain, key):
         digest.update(chunk)

@@ -103,6 +103,10 @@ class TensorFile(Mapping[str, Array]):
         rest = self._view({name: name for name in self.specs if not name.startswith(prefix)})
         return rest, self._view({name.removeprefix(prefix): name for name in self.specs if name.startswith(prefix)})
 
+    def only(self, names: Collection[str]) -> TensorFile:
+        """Those of these tensors that there are."""
+        return self._view({name: name for name in self.specs if name in names})
+
     def without(self, names: Collection[str]) -> TensorFile:
         """All tensors but these."""
         return self._view({name: name for name in self.specs if name not in names})
@@ -210,6 +214,20 @@ def tensor_pieces(tensors: Mapping[str, Array]) -> Iterator[bytes | memoryview]:
     for name in order:
         array = np.require(tensors[name], specs[name].dtype, "C")
         yield array.reshape(-1).view(np.uint8).data
+
+
+def gathered_pieces(tensors: Mapping[str, tuple[TensorFile, str]]) -> Iterator[bytes | memoryview]:
+    """The bytes of a tensor file whose tensors lie in others, read part by part.
+
+    Args:
+        tensors: By its name in the new file, each tensor's file and its name there.
+    """
+    header, order = tensor_header({name: file.specs[there] for name, (file, there) in tensors.items()})
+    yield header
+    for name in order:
+        file, there = tensors[name]
+        for part in file.parts(there):
+            yield part.view(np.uint8).data
 
 
 def require_finite(file: TensorFile, *, maximum: float) -> float:

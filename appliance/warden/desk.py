@@ -220,6 +220,7 @@ class Desk:
             dataset=dataset["name"],
             plan=request.plan_sha256,
             parameters_sha256=request.parameters.sha256,
+            **({"frozen_sha256": request.frozen.sha256} if request.frozen else {}),
             overrides={override.argument: override.used for override in overrides},
         )
 

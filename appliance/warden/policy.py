@@ -254,7 +254,8 @@ class Policy:
         if request.deadline is not None and request.deadline < time.time():
             raise PolicyRefusedError("The round's deadline has passed.", code=Code.ROUND_TIMEOUT)
         largest = self.rule("maximum_update_bytes")
-        if request.parameters.size_bytes > sealed_size(largest.value):
+        size = request.parameters.size_bytes + (request.frozen.size_bytes if request.frozen else 0)
+        if size > sealed_size(largest.value):
             raise PolicyRefusedError("The parameters are larger than this node takes.", rule=str(largest))
         # Held-out records do not count; how many there were in the end is looked at again after training.
         folds = request.training_args.get("folds")

@@ -25,8 +25,9 @@ import structlog
 from pydantic import JsonValue
 
 from appliance.protocol import sealing
-from appliance.protocol.errors import Code, FedWardError, UpdateRefusedError, takes_no_more
+from appliance.protocol.errors import Code, FedWardError, SealError, UpdateRefusedError, takes_no_more
 from appliance.protocol.keys import b64url
+from appliance.protocol.local.frozen import united
 from appliance.protocol.local.jobs import SANDBOX_LEVELS, Limits, Progress, TrainJob
 from appliance.protocol.local.reasons import ARGUMENT_REASONS
 from appliance.protocol.local.runner_client import TrainedResult
@@ -259,25 +260,49 @@ class Round:
             return services.plans.require_runnable(connection, request.plan_sha256)[0], dataset
 
     def _fetch(self) -> int:
-        """The global parameters, opened into a sealed memory file."""
+        """The global parameters, opened into a sealed memory file; frozen layers that came apart are among them."""
         request = self._request
         context = f"{request.experiment_id}/{request.round}/parameters"
-        key = sealing.open_key(request.parameters.content_key, self._services.signer.keys.sealing, context=context)
+        parameters = self._opened(request.parameters, context, self._sealed)
+        if request.frozen is None:
+            return parameters
+        try:
+            frozen = self._opened(request.frozen, f"{request.experiment_id}/frozen", self._frozen)
+            try:
+                return united(parameters, frozen)
+            finally:
+                os.close(frozen)
+        except SealError as error:
+            message = "The frozen layers cannot be opened: they were sealed for another experiment, or are altered."
+            raise SealError(message) from error
+        finally:
+            os.close(parameters)
+
+    def _opened(self, sealed: SealedFile, context: str, source: Callable[[SealedFile], BinaryIO]) -> int:
+        """A sealed file's content, in a sealed memory file."""
+        key = sealing.open_key(sealed.content_key, self._services.signer.keys.sealing, context=context)
         memory = create_memfd("parameters")
         try:
-            with self._parameters() as file, os.fdopen(os.dup(memory), "wb") as out:
+            with source(sealed) as file, os.fdopen(os.dup(memory), "wb") as out:
                 sealing.unseal(sealing.read_chunks(file), key, out)
             return seal_memfd(memory)
         except BaseException:
             os.close(memory)
             raise
 
-    def _parameters(self) -> BinaryIO:
-        """The sealed parameters: enclosed in the request, or from the network host."""
-        enclosed = self._request.parameters.enclosed()
-        if enclosed is not None:
-            return io.BytesIO(enclosed)
-        return self._services.rest.download(self._request.parameters, stop=self._stop)
+    def _sealed(self, sealed: SealedFile) -> BinaryIO:
+        """A sealed file: enclosed in the request, or from the network host."""
+        enclosed = sealed.enclosed()
+        return self._services.rest.download(sealed, stop=self._stop) if enclosed is None else io.BytesIO(enclosed)
+
+    def _frozen(self, sealed: SealedFile) -> BinaryIO:
+        """The sealed frozen layers: those that an earlier round left here, if they are the same."""
+        kept = self._services.kept
+        path = kept.frozen(self._owner, sealed.sha256)
+        if path is None:
+            with self._sealed(sealed) as source:
+                path = kept.keep_frozen(self._owner, sealed.sha256, source)
+        return path.open("rb")
 
     def _run_plan(self, plan: str, dataset: dict[str, Any], parameters: int, progress: _Progress) -> TrainedResult:
         """The only step that runs foreign code; again when the runner itself went away."""
@@ -519,7 +544,7 @@ class Round:
             error=error,
             record=record or self._row["record"],
             # What was enclosed has served: parameters with every round would outgrow the store.
-            request=self._request.model_dump_json(exclude={"parameters": {"content"}}),
+            request=self._request.model_dump_json(exclude={"parameters": {"content"}, "frozen": {"content"}}),
             # Not the update, which the outbox holds for as long as it must.
             result=None if reply is None else {"reply": reply.model_copy(update={"update": None}).model_dump_json()},
         )

@@ -27,6 +27,7 @@ from appliance.protocol.envelope import Envelope, Signed, Signer, open_envelope
 from appliance.protocol.errors import Code, FedWardError, UpdateRefusedError, takes_no_more
 from appliance.protocol.files import replace_file
 from appliance.protocol.keys import b64url
+from appliance.protocol.local.frozen import united
 from appliance.protocol.local.jobs import DatasetSource, Limits, Progress, TrainJob
 from appliance.protocol.local.kept import KeptTensors
 from appliance.protocol.local.runner_client import RunnerError, TrainedResult
@@ -390,12 +391,24 @@ class LocalNodes:
         )
 
     def _open_parameters(self, train: Train, node: LocalNode) -> int:
-        """The global parameters, opened into a sealed memory file."""
-        context = f"{train.experiment_id}/{train.round}/parameters"
-        key = open_key(train.parameters.content_key, node.signer.keys.sealing, context=context)
+        """The global parameters, opened into a sealed memory file; frozen layers that came apart are among them."""
+        parameters = self._opened(train.parameters, f"{train.experiment_id}/{train.round}/parameters", node)
+        if train.frozen is None:
+            return parameters
+        try:
+            frozen = self._opened(train.frozen, f"{train.experiment_id}/frozen", node)
+            try:
+                return united(parameters, frozen)
+            finally:
+                os.close(frozen)
+        finally:
+            os.close(parameters)
+
+    def _opened(self, file: SealedFile, context: str, node: LocalNode) -> int:
+        key = open_key(file.content_key, node.signer.keys.sealing, context=context)
         memory = create_memfd("parameters")
         try:
-            with self._sealed(train.parameters) as source, os.fdopen(os.dup(memory), "wb") as out:
+            with self._sealed(file) as source, os.fdopen(os.dup(memory), "wb") as out:
                 unseal(read_chunks(source), key, out)
             return seal_memfd(memory)
         except BaseException:

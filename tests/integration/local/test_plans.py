@@ -77,11 +77,20 @@ def test_statistics_come_to_the_pooled_fit(local: LocalFederation, pooled: tuple
     np.testing.assert_allclose(model.predict_proba(pooled[0]), alone.predict_proba(pooled[0]), atol=1e-9)
 
 
-def test_a_head_learns_on_standardised_data(local: LocalFederation, pooled: tuple[np.ndarray, np.ndarray]) -> None:
+@pytest.mark.parametrize("is_apart", [False, True])
+def test_a_head_learns_on_standardised_data(
+    local: LocalFederation,
+    pooled: tuple[np.ndarray, np.ndarray],
+    is_apart: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """The first round measures whatever the aggregator is, the others train; the base never comes back.
 
     Momenta last from the second round to the third, and the round's report says where they begin.
+    And wherever the base travels: a large one has a file of its own.
     """
+    if is_apart:
+        monkeypatch.setattr("researcher_kit.round.MAX_ENCLOSED_BYTES", 0)
     experiment = Experiment(
         tags=["any"],
         training_plan_class=Head,
@@ -94,6 +103,7 @@ def test_a_head_learns_on_standardised_data(local: LocalFederation, pooled: tupl
     experiment.run(3)
     after = experiment.parameters()
 
+    assert len({record.parameters_bytes for record in experiment.history}) == 1 + is_apart
     assert after["standardisation/means"] == pytest.approx(pooled[0].mean())
     assert (after["0.weight"] == before["0.weight"]).all()
     assert (after["1.weight"] != before["1.weight"]).any()

@@ -37,6 +37,7 @@ _REFUSALS = {
     Code.MESSAGE_UNSIGNED,
     Code.SENDER_UNKNOWN,
 }
+LAYERS = {"frozen": TRAIN.parameters}
 
 
 def opened(text: str | bytes, members: Members, *, me: str = "north", now: float = NOW) -> Envelope:
@@ -57,6 +58,15 @@ def altered(members: Members, **changes: Any) -> str:
 
 
 # What is believed
+
+
+def test_what_must_not_be_left_out_is_marked(members: Members) -> None:
+    """An older node would train another model without its frozen layers; other requests it understands."""
+    texts = [members.signer("alice").sign("north", TRAIN.model_copy(update=more)).text for more in ({}, LAYERS)]
+    marks = [json.loads(base64.urlsafe_b64decode(text.split(".")[1] + "==")).get("crit") for text in texts]
+
+    assert marks == [None, ["frozen"]]
+    assert opened(texts[1], members).body == TRAIN.model_copy(update=LAYERS)
 
 
 def test_a_message_arrives_as_it_was_written(members: Members) -> None:
@@ -383,12 +393,12 @@ def test_an_unknown_claim_is_refused_at_our_version(version: str, members: Membe
 
 def test_an_unknown_claim_of_a_newer_minor_is_left_out(members: Members) -> None:
     """Hospitals upgrade one after the other."""
-    assert opened(altered(members, v="1.7", hurry=True), members).version == "1.7"
+    assert opened(altered(members, v="1.9", hurry=True), members).version == "1.9"
 
 
 def test_an_unknown_claim_marked_critical_is_refused(members: Members) -> None:
     """The sender says that leaving it out would change the meaning."""
-    text = altered(members, v="1.7", hurry=True, crit=["hurry"])
+    text = altered(members, v="1.9", hurry=True, crit=["hurry"])
 
     assert refused(text, members) is Code.MESSAGE_VERSION
 
@@ -397,23 +407,23 @@ def test_an_unknown_claim_marked_critical_is_refused(members: Members) -> None:
 def test_an_unknown_field_marked_critical_is_refused(critical: str, members: Members) -> None:
     """The same inside the body, or deep inside what is unknown as a whole."""
     body = {"sequence": 1, "loud": {"by": 3}}
-    text = altered(members, v="1.7", body=body, hurry=True, crit=["sequence", critical])
+    text = altered(members, v="1.9", body=body, hurry=True, crit=["sequence", critical])
 
     assert refused(text, members) is Code.MESSAGE_VERSION
 
 
 def test_what_is_refused_for_a_critical_field_can_be_answered(members: Members) -> None:
     """Its author would repeat it for days, and wait."""
-    text = altered(members, v="1.7", body={"sequence": 1, "loud": True}, crit=["loud"])
+    text = altered(members, v="1.9", body={"sequence": 1, "loud": True}, crit=["loud"])
 
-    with pytest.raises(NewerMessageError, match=r"protocol 1\.7 .* 'loud'; this side speaks 1\.6") as caught:
+    with pytest.raises(NewerMessageError, match=r"protocol 1\.9 .* 'loud'; this side speaks 1\.7") as caught:
         opened(text, members)
     assert (caught.value.envelope.sender, caught.value.envelope.body) == ("alice", Ping(sequence=1))
 
 
 def test_a_critical_field_opens_no_door(members: Members) -> None:
     """Role, address and time are checked before anything is answered."""
-    text = altered(members, v="1.7", to="south", body={"sequence": 1, "loud": True}, crit=["loud"])
+    text = altered(members, v="1.9", to="south", body={"sequence": 1, "loud": True}, crit=["loud"])
 
     assert refused(text, members) is Code.MESSAGE_MISADDRESSED
 
@@ -421,7 +431,7 @@ def test_a_critical_field_opens_no_door(members: Members) -> None:
 @pytest.mark.parametrize("crit", ["hurry", {"hurry": 1}, [1], 5])
 def test_a_list_of_critical_names_of_another_form_is_refused(crit: object, members: Members) -> None:
     """A text would read as a list of its letters, and nothing would be critical."""
-    assert refused(altered(members, v="1.7", hurry=True, crit=crit), members) is Code.MESSAGE_MALFORMED
+    assert refused(altered(members, v="1.9", hurry=True, crit=crit), members) is Code.MESSAGE_MALFORMED
 
 
 # Role

@@ -187,6 +187,7 @@ class FakeRunner:
         self.is_training = threading.Event()
         self.learning_rates: float | None = None
         self.is_optimizer_new: bool | None = None
+        self.given: list[dict[str, np.ndarray]] = []  # the parameters, by job
         self.given_back: list[bytes | None] = []  # what the node kept, by job
         self._ends: dict[str, threading.Event] = {}
 
@@ -205,7 +206,8 @@ class FakeRunner:
             self.is_training.set()
             assert end.wait(WAIT_S)
             raise failed(Code.ROUND_STOPPED, "The round was stopped.")
-        outcome = self.training(job, {name: file[name] for name in file})
+        self.given.append(dict(file))
+        outcome = self.training(job, dict(file))
         reply = Trained(
             job_id=job.job_id,
             sample_count=outcome.samples,
@@ -389,6 +391,11 @@ class Node:
             size_bytes=sealed.size_bytes,
             content_key=seal_key(sealed.content_key, self.members.keys["north"].public.sealing, context=context),
         )
+
+    def layers(self, tensors: dict[str, np.ndarray] | bytes, experiment: str = "e-1") -> SealedFile:
+        """Frozen layers, sealed to north for an experiment and uploaded."""
+        content = tensors if isinstance(tensors, bytes) else tensor_bytes(tensors)
+        return self._sealed(content, f"{experiment}/frozen", uploads=True)
 
     def train(self, dataset_id: str, **changes: Any) -> Train:
         """A request as an honest researcher writes it."""

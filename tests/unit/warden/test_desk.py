@@ -169,7 +169,7 @@ def test_a_request_that_needs_a_newer_release_is_refused_with_an_answer(ready: N
     """Nothing of it is done, and its sender need not repeat it for a week."""
     signed = ready.sign("alice", request_)
     claims = json.loads(unb64url(signed.text.split(".")[1]))
-    claims |= {"v": "1.7", "crit": ["weighting"], "body": claims["body"] | {"weighting": "age"}}
+    claims |= {"v": "1.9", "crit": ["weighting"], "body": claims["body"] | {"weighting": "age"}}
     keys = ready.members.keys["alice"]
     text = sign_text(write_json(claims), keys, typ=MESSAGE_TYPE, kid=key_id("alice", keys.public.identity))
     for _ in range(2):

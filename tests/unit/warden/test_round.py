@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -140,6 +141,101 @@ def test_of_an_arguments_failure_only_our_own_reasons_leave(node: Node, code: Co
     node.round(node.accepted()).run()
 
     assert (error(node).code, error(node).message) == (code, told)
+
+
+# Frozen layers that came apart
+
+
+LAYERS = {"base": np.full((4, 3), 2, np.float32), "steps": np.array([7], np.int64)}
+
+
+def head_only(job: TrainJob, parameters: dict[str, np.ndarray]) -> Outcome:
+    """Trains what is not frozen, as the runner does."""
+    return honest(job, {name: array for name, array in parameters.items() if not name.startswith("frozen/")})
+
+
+@pytest.fixture
+def transfer(node: Node) -> Node:
+    """A node that trains a head."""
+    node.model = {"w": np.zeros((3, 2), np.float32)}
+    node.runner.training = head_only
+    return node
+
+
+def test_frozen_layers_are_fetched_once(transfer: Node) -> None:
+    """A large base with a small head costs a hospital's line the head, round after round."""
+    layers = transfer.layers(LAYERS)
+    for number in (1, 2, 3):
+        transfer.round(transfer.accepted(round=number, frozen=layers)).run()
+        transfer.rest.files.pop(str(layers.upload_id), None)
+
+    assert [set(given) for given in transfer.runner.given] == [{"w", "frozen/base", "frozen/steps"}] * 3
+    assert all(np.array_equal(given["frozen/base"], LAYERS["base"]) for given in transfer.runner.given)
+    updates = [found.update for found in transfer.received("alice", TrainReply)]
+    assert [set(load(transfer.open_update(each, round_=n))) for n, each in enumerate(updates, 1)] == [{"w"}] * 3
+
+
+def test_a_test_of_the_global_parameters_has_them_as_well(transfer: Node) -> None:
+    """It is the whole model that is tested."""
+    transfer.round(transfer.accepted(frozen=transfer.layers(LAYERS), train=False)).run()
+
+    assert set(transfer.runner.given[0]) == {"w", "frozen/base", "frozen/steps"}
+
+
+@pytest.mark.parametrize(
+    "damage", [Path.unlink, lambda path: path.write_bytes(bytes(path.stat().st_size))], ids=["lost", "altered"]
+)
+def test_frozen_layers_that_were_lost_are_fetched_again(transfer: Node, damage: Callable[[Path], Any]) -> None:
+    """A disk may lose a file or a part of it: that costs a transfer, and never a wrong model."""
+    layers = transfer.layers(LAYERS)
+    transfer.round(transfer.accepted(round=1, frozen=layers)).run()
+    (kept,) = (transfer.root / "kept").glob("*/*/*/*.sealed")
+    damage(kept)
+    transfer.round(transfer.accepted(round=2, frozen=layers)).run()
+
+    assert len(transfer.received("alice", TrainReply)) == 2
+    assert np.array_equal(transfer.runner.given[1]["frozen/base"], LAYERS["base"])
+    assert kept.exists()
+
+
+def test_kept_layers_are_sealed_and_the_last_ones_only(transfer: Node) -> None:
+    """The node's disk holds one file for an experiment, and no key to it."""
+    for number in (1, 2):
+        layers = transfer.layers(LAYERS | {"base": np.full((4, 3), number, np.float32)})
+        transfer.round(transfer.accepted(round=number, frozen=layers)).run()
+    (kept,) = (transfer.root / "kept").glob("*/*/*/*.sealed")
+
+    assert kept.name == f"{layers.sha256}.sealed"
+    assert np.full((4, 3), 2, np.float32).tobytes() not in kept.read_bytes()
+
+
+def test_layers_that_are_on_their_way_leave_no_half_file(transfer: Node) -> None:
+    """When the line breaks, the disk has its room back and the round is asked for again."""
+    layers = transfer.layers(LAYERS)
+    jti = transfer.accepted(frozen=layers)
+    whole = transfer.rest.download
+
+    def cut(sealed: Any, *, stop: threading.Event) -> Any:
+        if sealed.upload_id == layers.upload_id:
+            raise UnreachableError("The network host is out of reach.")
+        return whole(sealed, stop=stop)
+
+    transfer.rest.download = cut  # type: ignore[method-assign]
+    with pytest.raises(UnreachableError):
+        transfer.round(jti).run()
+
+    assert not [path for path in (transfer.root / "kept").rglob("*") if path.is_file()]
+
+
+def test_parameters_and_layers_together_have_the_size_that_the_node_allows(node: Node) -> None:
+    """To cut them in two is no way around the hospital's rule."""
+    node.services.policy.change({"maximum_update_bytes": 500}, lambda _connection: None)
+    node.add_plan()
+    layers = node.layers({"base": np.zeros(90, np.float32)})
+    node.deliver("alice", node.train(node.add_dataset(), frozen=layers))
+
+    assert error(node).code is Code.POLICY_REFUSED
+    assert "maximum_update_bytes" in str(error(node).rule)
 
 
 def test_the_sum_of_learning_rates_leaves_with_few_digits(node: Node) -> None:

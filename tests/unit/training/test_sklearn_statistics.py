@@ -178,8 +178,8 @@ def test_unsupervised_models_are_tested_by_what_they_keep_of_a_sample() -> None:
         (LogisticRegression, {"n_features": 4, "n_classes": 3}, "'n_samples'"),
         (lambda: LogisticRegression(l1_ratio=0.5), COUNTS, "l2 penalties"),
         (lambda: LogisticRegression(class_weight="balanced"), COUNTS, "class_weight"),
-        (lambda: IncrementalPCA(9), COUNTS, "given to IncrementalPCA"),
-        (lambda: MiniBatchKMeans(2, init=[[1.0]]), COUNTS, "given to MiniBatchKMeans"),
+        (lambda: IncrementalPCA(9), COUNTS, "given to the plan's model"),
+        (lambda: MiniBatchKMeans(2, init=[[1.0]]), COUNTS, "given to the plan's model"),
     ],
 )
 def test_what_cannot_be_made_of_sums_is_refused(make: Callable[[], Any], counts: dict[str, Any], reason: str) -> None:

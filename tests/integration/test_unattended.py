@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from declearn.optimizer import Optimizer
 
 from appliance.embedded.consortium import NETWORK
 from appliance.protocol.errors import Code, FedWardError
-from researcher_kit import JobState, ServerOptimizer, attach
+from researcher_kit import JobState, attach
 from researcher_kit.federation import HOME_VARIABLE
 from researcher_kit.jobs import Job
 from researcher_kit.notebooks import TUTORIALS
@@ -71,24 +70,6 @@ def test_an_unattended_run_outlives_every_kill_and_ends_bit_equal(people: Hospit
         assert bits(job.experiment()) == bits(undisturbed)
         assert [record.round for record in job.history] == [*range(1, ROUNDS + 1)]
     assert len(north.lines("round.accepted")) == 2 * ROUNDS
-
-
-def test_an_optimizer_of_declearns_steps_at_the_federator(people: Hospitals) -> None:
-    """It travels as a configuration and tensors, and ends where it would have ended at the researcher's."""
-    job_id = submitted(people, aggregator=ServerOptimizer(Optimizer(lrate=0.5, modules=["adam"])))
-
-    with closing(people.federation()) as elsewhere:
-        job = over(attach(job_id, elsewhere))
-        here = people.experiment(
-            elsewhere,
-            model_args={"width": 8, "pause_s": 0.1},
-            round_limit=ROUNDS,
-            aggregator=ServerOptimizer(Optimizer(lrate=0.5, modules=["adam"])),
-        )
-        here.run()
-
-        assert job.status().state is JobState.DONE
-        assert bits(job.experiment()) == bits(here)
 
 
 def test_a_killed_process_of_one_job_is_begun_again(people: Hospitals) -> None:

@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+from declearn.optimizer import Optimizer
 from torch import nn
 
 from appliance.protocol.errors import Code, FedWardError
 from appliance.protocol.keys import unb64url
 from appliance.protocol.mandate import open_mandate
 from appliance.protocol.messages import PlanStatus, Train
-from researcher_kit import DataManager, Experiment, Exponential, Job, JobState, TorchTrainingPlan, attach
+from researcher_kit import (
+    DataManager,
+    Experiment,
+    Exponential,
+    FedAverage,
+    Job,
+    JobState,
+    ServerOptimizer,
+    TorchTrainingPlan,
+    attach,
+)
+from researcher_kit.aggregators import Aggregator
 from researcher_kit.errors import BreakpointError, ExperimentArgumentError
 from researcher_kit.handover import Report, read, send, sign
 from researcher_kit.job_process import JobRun
@@ -71,9 +84,10 @@ def _claims(text: str) -> dict[str, Any]:
     return dict(json.loads(unb64url(text.split(".")[1])))
 
 
-def test_an_unattended_run_ends_as_one_in_person(make: Make, run: Run) -> None:
-    """The same engine: who pulls the strings changes no bit."""
-    attended, unattended = make(), make()
+@pytest.mark.parametrize("aggregator", [FedAverage, lambda: ServerOptimizer(Optimizer(lrate=0.5, modules=["adam"]))])
+def test_an_unattended_run_ends_as_one_in_person(make: Make, run: Run, aggregator: Callable[[], Aggregator]) -> None:
+    """The same engine: who pulls the strings changes no bit, also where one of declearn's optimizers steps."""
+    attended, unattended = make(aggregator=aggregator()), make(aggregator=aggregator())
     unattended._seed = attended._seed
     attended.run()
     job = unattended.submit()
@@ -82,6 +96,20 @@ def test_an_unattended_run_ends_as_one_in_person(make: Make, run: Run) -> None:
     assert job.status().state is JobState.DONE
     assert same(job.experiment().parameters(), attended.parameters())
     assert [record.round for record in job.history] == [1, 2, 3]
+
+
+def test_a_federator_without_declearn_ends_the_job_and_says_so(
+    make: Make, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An older image; the researcher reads whose it is to mend."""
+    job = make(aggregator=ServerOptimizer(Optimizer(lrate=0.5))).submit()
+    with monkeypatch.context() as older:
+        older.setitem(sys.modules, "declearn.optimizer", None)
+        run(job)
+
+    assert job.status().state is JobState.FAILED
+    with pytest.raises(FedWardError, match="not installed where the experiment runs"):
+        job.wait(timeout_s=1)
 
 
 def test_submitting_returns_before_a_round_is_run(make: Make, consortium: Consortium) -> None:

@@ -377,7 +377,8 @@ class Campaign:
             if error.code not in _ITS_OWN:
                 raise
             said = error.message.splitlines()[0]
-            result = RunResult(**_spent(experiment), error=f"{said} ({error.code})")
+            named = said if f"[{error.code}]" in said else f"{said} [{error.code}]"
+            result = RunResult(**_spent(experiment), error=named)
         _write(self._place(run) / "result.json", result.model_dump_json(indent=1))
 
     def _load(self, run: Run, federation: Federation | None) -> Experiment:

@@ -67,6 +67,9 @@ class Panel:
 class Curves:
     """Some panels; a terminal shows them as text, a notebook as a drawing, and ``figure()`` is matplotlib's.
 
+    Attributes:
+        nodes: All nodes, in order, so that each has the same colour whichever panels are drawn.
+
     Example:
         >>> print(Curves((Panel("AUC", [(1, 0.7), (2, 0.8), (3, 0.85)], {}),)))  # doctest: +ELLIPSIS
         AUC
@@ -74,6 +77,7 @@ class Curves:
     """
 
     panels: tuple[Panel, ...]
+    nodes: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
         return bool(self.panels)
@@ -91,13 +95,13 @@ class Curves:
 
     def figure(self) -> Figure:
         """The drawing as a matplotlib figure, in matplotlib's own black on white, to be changed and saved."""
-        return _figure(self.panels, ink="#222222", grid="#888888")
+        return _figure(self.panels, self.nodes, ink="#222222", grid="#888888")
 
     def svg(self) -> str:
         """The drawing as SVG without script, whose text and lines have the colour of the text around it."""
         if not self.panels:
             return ""
-        figure, out = _figure(self.panels, ink=_INK, grid=_GRID), io.StringIO()
+        figure, out = _figure(self.panels, self.nodes, ink=_INK, grid=_GRID), io.StringIO()
         import matplotlib as mpl  # noqa: PLC0415 - a second, for who draws
 
         with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "fedward"}):
@@ -151,13 +155,13 @@ def _canvas(line: Line) -> list[str]:
     return [*rows, f"  {'':>{wide}} └{'─' * _WIDTH}", f"  {'':>{wide}}  {ends}"]
 
 
-def _figure(panels: Sequence[Panel], *, ink: str, grid: str) -> Figure:
+def _figure(panels: Sequence[Panel], nodes: Sequence[str], *, ink: str, grid: str) -> Figure:
     import matplotlib as mpl  # noqa: PLC0415 - a second, for who draws
     from matplotlib.figure import Figure  # noqa: PLC0415 - as above; without pyplot, whose figures nobody would close
 
     columns = min(2, len(panels))
     rows = math.ceil(len(panels) / columns)
-    names = list(dict.fromkeys(name for panel in panels for name in panel.nodes))
+    names = list(dict.fromkeys([*nodes, *(name for panel in panels for name in panel.nodes)]))
     with mpl.rc_context({"font.family": "sans-serif", "font.size": 9.5, "text.parse_math": False}):
         figure = Figure(figsize=(5.2 * columns if columns > 1 else 7.2, 2.9 * rows), layout="constrained")
         axes = figure.subplots(rows, columns, squeeze=False).ravel().tolist()

@@ -921,9 +921,21 @@ class Experiment(Settings):
                 "Early stopping needs tests of the global parameters.",
                 remedy="Set the training arguments test_ratio, above 0, or folds and fold; and test_on_global_updates.",
             )
+        self._require_measured()
         if missing := self._missing():
             raise ExperimentArgumentError(
                 f"The experiment is not complete: {'; '.join(missing)}.", remedy="Set what is missing; see info()."
+            )
+
+    def _require_measured(self) -> None:
+        """Early stopping waits for a metric that the tests say."""
+        tested, stopping = self._training_args.test_metric, self._early_stopping
+        if stopping is None or tested is None or stopping.metric == tested or self._plan is None:
+            return
+        if "testing_step" not in self._plan.text:
+            raise ExperimentArgumentError(
+                f"Early stopping waits for '{stopping.metric}', and the tests say {tested}.",
+                remedy="Name the same metric in early_stopping and in the training argument test_metric.",
             )
 
     def _require_plan(self) -> PlanSource:

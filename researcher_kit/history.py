@@ -217,7 +217,8 @@ class History(tuple[RoundRecord, ...]):
             if name not in panels:
                 known = f"There is {', '.join(panels)}." if panels else "There is nothing to draw yet."
                 raise ExperimentArgumentError(f"No closed round says '{name}'.{did_you_mean(name, panels)} {known}")
-        return Curves(tuple(panels[name] for name in names or panels))
+        nodes = sorted({reply.node_id for record in self for reply in record.replies})
+        return Curves(tuple(panels[name] for name in names or panels), tuple(nodes))
 
     def __str__(self) -> str:
         return str(self.table())

@@ -531,7 +531,11 @@ class Round:
         tensors = self._terms.aggregator.aggregate(updates, self._parameters)
         fault = require_like(tensors, self._expected)
         if fault:
-            raise AggregationError(f"{self._terms.aggregator!r} returned another model: {fault}.")
+            raise AggregationError(
+                f"{type(self._terms.aggregator).__name__}.aggregate() returned another model: {fault}.",
+                remedy="Return an array of each tensor's own name, shape and type; of whole numbers (counters) an "
+                "update holds the values themselves.",
+            )
         whole = TensorFile(self._terms.parameters)
         return {**tensors, **{name: whole[name] for name in self._terms.frozen}}
 

@@ -188,6 +188,10 @@ class TorchTrainingPlan(TrainingPlan):
             trained = {name for name, _ in self.model().named_parameters()}
             state = {name: value for name, value in state.items() if name in trained}
         stay = self.local_parameters()
+        for each in stay:
+            if not any(fnmatchcase(name, each) for name in self._state()):
+                # What it was to keep at the hospital would leave it, unnoticed.
+                raise PlanInvalidError(f"local_parameters() names '{each}', and no tensor of the model is called so.")
         return {name: value for name, value in state.items() if not any(fnmatchcase(name, each) for each in stay)}
 
     def _state(self) -> dict[str, torch.Tensor]:

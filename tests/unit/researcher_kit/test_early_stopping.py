@@ -126,6 +126,13 @@ def test_without_a_test_it_is_refused_at_once(make: Make) -> None:
         experiment.best_parameters()
 
 
+def test_a_metric_that_the_tests_do_not_say_is_refused_at_once(make: Make) -> None:
+    """It would wait for it until the round limit."""
+    experiment = make(training_args=TESTED | {"test_metric": "ACCURACY"}, early_stopping=EarlyStopping("AUC"))
+    with pytest.raises(ExperimentArgumentError, match="waits for 'AUC', and the tests say ACCURACY"):
+        experiment.run()
+
+
 @pytest.mark.parametrize(
     "wrong", [{"patience": 0}, {"patience": 1.5}, {"minimum_change": -1}, {"mode": "most"}, {"minimum_change": "x"}]
 )

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from appliance.protocol.errors import Code
 from appliance.protocol.messages import Metrics, Timing
-from researcher_kit.curves import BLOCKS, sparkline
+from researcher_kit.curves import BLOCKS, Curves, Panel, sparkline
 from researcher_kit.errors import ExperimentArgumentError, NodeFailure
 from researcher_kit.history import FailureRecord, History, NodeRecord, RoundRecord, RoundTiming
 from researcher_kit.live import LiveTable
@@ -225,6 +225,17 @@ def test_a_drawing_is_the_same_each_time_and_needs_no_clock(record: RoundRecord)
 
     assert history.plot().svg() == history.plot().svg()
     assert len(history.plot("AUC").figure().axes) == 1
+
+
+def test_a_node_has_one_colour_on_every_drawing() -> None:
+    """A node whose test says nothing of one metric must not give its colour to the next."""
+    line, names = [(1, 0.5), (2, 0.6)], ("north", "south", "west")
+    of_two = Curves((Panel("AUC", [], {"north": line, "west": line}),), names)
+    of_all = Curves((Panel("loss", [], dict.fromkeys(names, line)),), names)
+
+    two, three = ([drawn.get_color() for drawn in each.figure().axes[0].lines] for each in (of_two, of_all))
+
+    assert two == [three[0], three[2]]
 
 
 def test_sparks_leave_out_what_is_no_number_and_average_what_is_too_much() -> None:

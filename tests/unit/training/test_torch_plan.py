@@ -565,6 +565,19 @@ class _FedBN(_Logistic):
         return ["0.*"]
 
 
+class _FedBNOfAnotherName(_Logistic):
+    """What its author believes to stay, and what would leave."""
+
+    def local_parameters(self) -> list[str]:
+        return ["0.*", "norm*"]
+
+
+def test_a_local_parameter_that_the_model_lacks_is_refused(built: Built) -> None:
+    """A pattern with a slip would send to everybody what was to stay at the hospital."""
+    with pytest.raises(PlanInvalidError, match=r"names 'norm\*', and no tensor"):
+        built(_FedBNOfAnotherName).get_parameters()
+
+
 def test_local_parameters_do_not_travel_and_go_on_where_they_were(built: Built) -> None:
     """FedBN: each hospital normalises by its own statistics."""
     plan = built(_FedBN, epochs=2, optimizer_args={"lr": 0.1})

@@ -15,6 +15,7 @@ from __future__ import annotations
 import fcntl
 import importlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -45,6 +46,7 @@ RENEW_S = 3 * 86_400.0  # the network host keeps a file for seven days
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 1.0, 300.0
 _LOG_BYTES = 1 << 20
 _DAY = 86_400.0
+_JOB_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _log = structlog.get_logger(__name__)
 
 
@@ -187,14 +189,13 @@ class Federator:
     def turn(self) -> None:
         """Look once: for what ended, what is ours and does not run, what waits, what has been kept long enough."""
         self._reap()
-        claimed = [job["id"] for job in reversed(self._queue.jobs_list(state="claimed"))]  # the oldest first
+        claimed = [str(job["id"]) for job in reversed(self._queue.jobs_list(state="claimed"))]  # the oldest first
         for job_id in [*claimed, *self._to_renew()]:
             self._begin(job_id)
         while self._has_room() and len(self._resting.keys() & {*claimed}) < self._config.jobs_at_once:
             job = self._queue.jobs_claim()
-            if job is None:
+            if job is None or not self._begin(str(job["id"])):
                 break
-            self._begin(str(job["id"]))
         self._tidy()
 
     @property
@@ -205,10 +206,14 @@ class Federator:
     def _has_room(self) -> bool:
         return len(self._children) < self._config.jobs_at_once
 
-    def _begin(self, job_id: str) -> None:
+    def _begin(self, job_id: str) -> bool:
+        """Whether a process was started for the job."""
         rest = self._resting.get(job_id)
         if job_id in self._children or not self._has_room() or (rest and time.monotonic() < rest.until):
-            return
+            return False
+        if not _JOB_ID.fullmatch(job_id):  # the network host's word, which names a folder here
+            _log.error("the network host named a job that cannot be", job=job_id[:64])
+            return False
         folder = self._jobs / job_id
         folder.mkdir(mode=0o700, exist_ok=True)
         path = folder / LOG_FILE
@@ -224,6 +229,7 @@ class Federator:
             )
         self._children[job_id] = _Child(process, time.monotonic())
         _log.info("a job's process was started", job=job_id)
+        return True
 
     def _reap(self) -> None:
         now = time.monotonic()

@@ -146,6 +146,7 @@ def _beyond(mandate: Mandate, request: Train, node: str) -> str | None:
         "this training plan": (request.plan_sha256, request.plan_class) == (mandate.plan_sha256, mandate.plan_class),
         "this dataset at this node": mandate.datasets.get(node) == request.dataset_id,
         f"round {request.round}": mandate.first_round <= request.round <= mandate.last_round,
+        "a test without training": request.train,
         "these model arguments": _text(request.model_args) == _text(mandate.model_args),
         "these arguments of the aggregator": _text(request.aggregator_args) == _text(mandate.aggregator_args),
         "terms of protection": (request.secagg, request.privacy) == (None, None),  # it has no word for them yet

@@ -144,6 +144,7 @@ def test_rounds_are_not_asked_for_more_often_than_mandated(give: Give, ask: Ask,
         pytest.param({"dataset_id": "another"}, id="dataset"),
         pytest.param({"experiment_id": "exp-another"}, id="experiment"),
         pytest.param({"round": 3}, id="round"),
+        pytest.param({"train": False}, id="test"),
     ],
 )
 def test_a_mandate_is_not_stretched(changes: dict[str, Any], give: Give, ask: Ask, north: AuditTail) -> None:

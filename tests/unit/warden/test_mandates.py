@@ -98,6 +98,7 @@ def test_the_update_is_sealed_to_the_federator(node: Node, ask: Ask) -> None:
         (Code.MANDATE_EXCEEDED, {"plan_class": "Other"}),
         (Code.MANDATE_EXCEEDED, {"dataset_id": "another"}),
         (Code.MANDATE_EXCEEDED, {"round": 4}),
+        pytest.param(Code.MANDATE_EXCEEDED, {"train": False}, id="a test without training"),
         (Code.MANDATE_EXCEEDED, {"model_args": {"width": 9}}),
         (Code.MANDATE_EXCEEDED, {"aggregator_args": {"rho": 1}}),
         (Code.MANDATE_EXCEEDED, {"privacy": PrivacyTerms(guarantee="record", epsilon=8.0, delta=1e-5)}),

@@ -22,7 +22,8 @@ CONTAINERS: dict[Kind, dict[str, tuple[str, ...]]] = {
     Kind.RESEARCHER: {"fedward-kit": ("researcher-kit",)},
     Kind.FEDERATOR: {"fedward-federator": ("federator",)},
 }
-_LOCK = "etc/fedward/images.lock"
+# Ids by name: the release's images, and over them the consortium's own.
+_LOCKS = ("etc/fedward/images.lock", "etc/fedward/own-images.lock")
 _PLAYBOOK = "Run the playbook: it sets Docker up."
 
 
@@ -71,14 +72,16 @@ def check_images(host: Host) -> Iterator[Finding]:
     """What runs is what was pinned."""
     if not host.is_site:
         return
-    path = host.path(_LOCK)
-    try:
-        lock = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        raise UnknowableError(f"/{_LOCK} is not there", "Run the playbook.") from None
-    except ValueError:
-        yield Finding("images", "", State.FAILED, f"/{_LOCK} is not JSON", "Run the playbook again.")
-        return
+    lock: dict[str, str] = {}
+    locks = [name for name in _LOCKS if host.path(name).exists()]
+    if not locks:
+        raise UnknowableError(f"/{_LOCKS[0]} is not there", "Run the playbook.")
+    for name in locks:
+        try:
+            lock |= json.loads(host.path(name).read_text("utf-8"))
+        except (ValueError, TypeError):
+            yield Finding("images", "", State.FAILED, f"/{name} is no list of images", "Run the playbook again.")
+            return
     for name, images in CONTAINERS.get(host.kind, {}).items():
         try:
             found = host.run("docker", "inspect", "--type", "container", "--format", "{{.Image}}", name).strip()

@@ -104,6 +104,15 @@ def node(machine: Machine) -> Machine:
 
 
 @pytest.fixture
+def federator(machine: Machine) -> Machine:
+    """A federator's machine after the playbook."""
+    machine.write("etc/fedward/vpn/vpn.toml", VPN)
+    machine.join("federator", "steward")
+    machine.docker()
+    return machine
+
+
+@pytest.fixture
 def authority(tmp_path: Path) -> Path:
     """A folder with a server's cert.pem and key.pem, by an authority that nobody knows."""
     folder = tmp_path / "authority"

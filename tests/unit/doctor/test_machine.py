@@ -140,6 +140,21 @@ def test_containers_that_do_not_run_are_named(node: Machine) -> None:
     assert found["fedward-gui"].state is State.FAILED
 
 
+def test_a_federators_own_image_is_pinned_as_well(federator: Machine) -> None:
+    """With aggregators of the consortium's own; the release's image in its place would not have them."""
+    federator.write("etc/fedward/own-images.lock", json.dumps({"federator": IMAGE}))
+    running = "docker inspect --type container --format {{.Image}} fedward-federator"
+    states = []
+    for image in (IMAGE, "sha256:b"):
+        federator.said[running] = image
+        (found,) = containers.check_images(federator.host())
+        states.append(found.state)
+
+    federator.write("etc/fedward/images.lock", json.dumps({"federator": "sha256:b"}))
+    (found,) = containers.check_images(federator.host())
+    assert [*states, found.state] == [State.OK, State.FAILED, State.FAILED]
+
+
 def test_an_image_that_is_not_the_pinned_one_fails(node: Machine) -> None:
     """Whoever could exchange an image could read the data."""
     node.write("etc/fedward/images.lock", json.dumps({"warden": IMAGE, "runner-gpu": IMAGE, "node-gui": IMAGE}))

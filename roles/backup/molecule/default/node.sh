@@ -9,6 +9,20 @@ openssl genpkey -algorithm ed25519 -out "$home/keys/identity.pem"
 openssl req -x509 -newkey ed25519 -noenc -subj /CN=north -keyout "$home/tls/key.pem" -out "$home/tls/cert.pem" 2>/dev/null
 cp "$home/tls/cert.pem" "$home/tls/ca.pem"
 echo secret >"$home/gui/staff.db"
+# A federator's folder beside it, with a job whose breakpoint gives way to a newer one many times a second.
+job=/var/lib/fedward/federator/jobs/2f1c
+mkdir -p "$job/experiment" /var/lib/fedward/federator/keys
+openssl genpkey -algorithm ed25519 -out /var/lib/fedward/federator/keys/identity.pem
+echo signed >"$job/report.jws"
+cat >/root/job.sh <<SH
+cd $job/experiment
+for round in \$(seq 1000000); do
+  mkdir .part && echo {} >.part/breakpoint.json && echo tensors >.part/parameters.safetensors
+  mv .part breakpoint_\$round && rm -rf breakpoint_\$((round - 1))
+done
+SH
+chown -R 1900010006:1900010006 /var/lib/fedward/federator
+systemd-run --quiet --unit job-stand-in --uid 1900010006 --gid 1900010006 bash /root/job.sh
 head -c 32 /dev/urandom | base64 >/etc/fedward/vpn/private.key
 echo 'listen_port = 51820' >/etc/fedward/vpn/vpn.toml
 chown -R 1900010001:1900010001 "$home"
@@ -25,4 +39,4 @@ for number in itertools.count():
     time.sleep(0.05)
 PY
 systemd-run --quiet --unit node-stand-in python3 /root/store.py
-until [ -s "$home/store/node.db" ]; do sleep 0.2; done
+until ls "$job"/experiment/breakpoint_*/breakpoint.json >/dev/null 2>&1 && [ -s "$home/store/node.db" ]; do sleep 0.2; done

@@ -26,8 +26,8 @@ from tests.site.stage import (
     ADDRESSES,
     ARTIFACTS,
     HOSPITALS,
+    HOSTS,
     HUB,
-    RESEARCHER,
     ROOT,
     RUN,
     SiteError,
@@ -73,8 +73,8 @@ def up(*, keep_images: bool) -> int:
         if not (keep_images and (ARTIFACTS / "images.lock").exists()):
             with part(times, "images", "Building images and wheels"):
                 build()
-        with part(times, "hosts", "Booting five bare machines"):
-            for name in (HUB, *HOSPITALS, RESEARCHER):
+        with part(times, "hosts", "Booting six bare machines"):
+            for name in HOSTS:
                 boot(name)
         with part(times, "deployment", "The playbook, on bare machines"):
             playbook(log="first")

@@ -22,9 +22,20 @@ SUITE = os.environ.get("SUITE") or "trixie"
 HUB = "post"
 HOSPITALS = {"harlem": "harlem_hospital", "hennepin": "hennepin_county", "kentucky": "university_of_kentucky"}
 RESEARCHER = "alice"
+FEDERATOR = "steward"
+HOSTS = (HUB, *HOSPITALS, RESEARCHER, FEDERATOR)
 OUTSIDER = "outsider"  # on the same Internet, and nobody's
 # The last part of each one's outside address.
-ADDRESSES = {HUB: 10, "harlem": 11, "hennepin": 12, "kentucky": 13, "mississippi": 14, RESEARCHER: 20, OUTSIDER: 30}
+ADDRESSES = {
+    HUB: 10,
+    "harlem": 11,
+    "hennepin": 12,
+    "kentucky": 13,
+    "mississippi": 14,
+    RESEARCHER: 20,
+    FEDERATOR: 21,
+    OUTSIDER: 30,
+}
 MOZILLA = Path("/usr/share/ca-certificates/mozilla")
 _CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 _RECAP = re.compile(r"^(\S+)\s+: ok=\d+\s+changed=\d+", re.MULTILINE)

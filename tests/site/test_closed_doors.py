@@ -12,9 +12,9 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from tests.site.stage import HOSPITALS, HUB, OUTSIDER, RESEARCHER, address, on
+from tests.site.stage import FEDERATOR, HOSPITALS, HUB, OUTSIDER, RESEARCHER, address, on
 
-MEMBERS = (*HOSPITALS, RESEARCHER)
+MEMBERS = (*HOSPITALS, RESEARCHER, FEDERATOR)
 PORTS = (8883, 8443)  # broker and REST, on the hub's VPN address
 CONNECT = """
 import socket, sys
@@ -110,7 +110,10 @@ def test_a_member_reaches_the_hubs_two_ports_and_no_other_member(name: str) -> N
     assert reached(name, None, targets) == [f"{hub}:{port}" for port in PORTS]
 
 
-@pytest.mark.parametrize(("name", "container"), [("harlem", "fedward-warden"), (RESEARCHER, "fedward-kit")])
+@pytest.mark.parametrize(
+    ("name", "container"),
+    [("harlem", "fedward-warden"), (RESEARCHER, "fedward-kit"), (FEDERATOR, "fedward-federator")],
+)
 def test_a_container_reaches_the_hubs_two_ports_alone(name: str, container: str) -> None:
     """Not its own host, not the Internet, not another member."""
     hub = vpn_address(HUB)

@@ -9,9 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.site.stage import HOSPITALS, HUB, RESEARCHER, ROOT, environment, on
-
-HOSTS = (HUB, *HOSPITALS, RESEARCHER)
+from tests.site.stage import HOSPITALS, HOSTS, ROOT, environment, on
 
 
 @pytest.mark.parametrize("name", HOSTS)

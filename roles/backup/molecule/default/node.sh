@@ -14,7 +14,7 @@ job=/var/lib/fedward/federator/jobs/2f1c
 mkdir -p "$job/experiment" /var/lib/fedward/federator/keys
 openssl genpkey -algorithm ed25519 -out /var/lib/fedward/federator/keys/identity.pem
 echo signed >"$job/report.jws"
-cat >/root/job.sh <<SH
+cat >/opt/job.sh <<SH
 cd $job/experiment
 for round in \$(seq 1000000); do
   mkdir .part && echo {} >.part/breakpoint.json && echo tensors >.part/parameters.safetensors
@@ -22,7 +22,8 @@ for round in \$(seq 1000000); do
 done
 SH
 chown -R 1900010006:1900010006 /var/lib/fedward/federator
-systemd-run --quiet --unit job-stand-in --uid 1900010006 --gid 1900010006 bash /root/job.sh
+chmod 644 /opt/job.sh
+systemd-run --quiet --unit job-stand-in setpriv --reuid 1900010006 --regid 1900010006 --clear-groups bash /opt/job.sh
 head -c 32 /dev/urandom | base64 >/etc/fedward/vpn/private.key
 echo 'listen_port = 51820' >/etc/fedward/vpn/vpn.toml
 chown -R 1900010001:1900010001 "$home"

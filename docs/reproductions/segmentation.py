@@ -67,7 +67,7 @@ class Size:
 
 SIZES = {
     "short": Size((8, 8, 8), (2, 2, 2), 16, 1, 1, channels=(2, 4, 8), is_stand_in=True),
-    "small": Size((37, 8, 8), (8, 5, 5), 32, 8, 10),
+    "small": Size((147, 21, 25), (37, 6, 7), 32, 16, 25),
     "whole": Size((147, 21, 25), (37, 6, 7), 48, 40, 25),
 }
 

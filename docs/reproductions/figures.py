@@ -9,6 +9,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 # Okabe and Ito's palette: told apart with every kind of colour vision.
 BLUE, ORANGE, GREEN, RED, PURPLE, SKY, YELLOW = (
@@ -81,3 +82,4 @@ def curves(axes: Axes, series: Mapping[str, Sequence[float]], *, colours: Mappin
             fontweight="bold", fontsize=9, annotation_clip=False,
         )  # fmt: skip
     axes.set_xlabel("round")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -60,6 +60,7 @@ from researcher_kit.local.federation import Datasets, LocalFederation
 from researcher_kit.monitor import (
     Event,
     Interrupted,
+    NodeGaveUp,
     NodesFound,
     Observer,
     Paused,
@@ -881,6 +882,14 @@ class Experiment(Settings):
 
     def _hear(self, event: Event) -> None:
         """Hand on what happened in a round, and say so when a node's loss has grown in it."""
+        if isinstance(event, NodeGaveUp):
+            before = self._history
+            self._history = tuple(
+                record.given_up(event.node_id, event.message) if record.round == event.round else record
+                for record in before
+            )
+            if self._history == before:  # it was not waited for there
+                return
         self._emit(event)
         if isinstance(event, Progress) and event.iteration == event.iterations and "loss" in event.values:
             grown = self._losses.hear(event.round, event.node_id, event.values["loss"])

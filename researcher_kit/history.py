@@ -20,6 +20,7 @@ _TELLING_S = 0.05  # shorter transfers say nothing of a line
 _REPORT = (
     "node", "institution", "what", "samples", "training", "to the node", "from the node", "seconds", "remark",
 )  # fmt: skip
+_LATE = frozenset({Code.ROUND_TIMEOUT, Code.ROUND_SUPERSEDED})
 _COLUMNS = ("round", "nodes", "without", "samples", "seconds", "training", "transfer", "global parameters")
 
 
@@ -135,12 +136,22 @@ class RoundRecord(_Record):
         rows = [_report_row(reply, self.parameters_bytes) for reply in self.replies]
         blank = ("",) * (len(_REPORT) - 4)
         rows += [
-            (lost.node_id, lost.institution, "late" if lost.code is Code.ROUND_TIMEOUT else "lost", *blank,
+            (lost.node_id, lost.institution, "late" if lost.code in _LATE else "lost", *blank,
              f"{lost.code}: {lost.message}")
             for lost in self.failures
         ]  # fmt: skip
         split = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in self.timing.parts().items())
         return Table(f"Round {self.round}: {self.seconds:.1f} s ({split})", _REPORT, tuple(rows))
+
+    def given_up(self, node_id: str, message: str) -> RoundRecord:
+        """This record, when a node that was late in it has given the round up for a later one."""
+        failures = tuple(
+            lost.model_copy(update={"code": Code.ROUND_SUPERSEDED, "message": message})
+            if (lost.node_id, lost.code) == (node_id, Code.ROUND_TIMEOUT)
+            else lost
+            for lost in self.failures
+        )
+        return self.model_copy(update={"failures": failures})
 
     def metrics(self, stage: str = "global") -> dict[str, dict[str, float]]:
         """Metrics by node: tested on the ``global`` parameters before, or the ``local`` ones after training."""

@@ -96,6 +96,19 @@ class NodeFailed:
 
 
 @dataclass(frozen=True)
+class NodeGaveUp:
+    """What became of a round that was closed without this node: it gave the round up for a later one.
+
+    Attributes:
+        round: The closed round; the history's record of it says so, too.
+    """
+
+    round: int
+    node_id: str
+    message: str
+
+
+@dataclass(frozen=True)
 class StepFinished:
     """A step of the round's state machine lies behind us, and what it must outlive is in the store."""
 
@@ -143,6 +156,7 @@ Event = (
     | NodePaused
     | NodeReplied
     | NodeFailed
+    | NodeGaveUp
     | StepFinished
     | RoundClosed
     | StoppedEarly

@@ -56,6 +56,7 @@ from researcher_kit.frozen import FrozenFile, FrozenLayers
 from researcher_kit.history import FailureRecord, NodeRecord, RoundRecord, RoundTiming
 from researcher_kit.monitor import (
     NodeFailed,
+    NodeGaveUp,
     NodePaused,
     NodeReceived,
     NodeReplied,
@@ -150,8 +151,13 @@ class Inbox:
         self._answer = envelope if self._book.record_reply(connection, envelope) else None
 
     def arrived(self, envelope: Envelope) -> None:
-        """See ``federation.Listener``: of durable messages, only the first answer to a request is for the round."""
-        if envelope is self._answer or not envelope.body.is_durable:
+        """See ``federation.Listener``: of durable messages, only the first answer to a request is for the round.
+
+        And what became of a round that was closed without its node, for the report.
+        """
+        body = envelope.body
+        is_word_of_the_past = isinstance(body, ErrorReply) and body.code is Code.ROUND_SUPERSEDED
+        if envelope is self._answer or is_word_of_the_past or not body.is_durable:
             self.events.put(envelope)
 
     def received(self, jti: str) -> None:
@@ -416,6 +422,10 @@ class Round:
                 self._hear_scalar(event.sender, scalar)
             case Envelope(body=TrainReply() | ErrorReply() as reply) if event.in_reply_to in self._requests:
                 self._take_answer(event.in_reply_to, reply)
+            case Envelope(body=ErrorReply(code=Code.ROUND_SUPERSEDED, round=int(past)) as error) if (
+                past < self._terms.round
+            ):
+                self._emit(NodeGaveUp(past, event.sender, error.message))
             case ReceiptSeen() if request := self._requests.get(event.jti):
                 self._emit(NodeReceived(self._terms.round, request.node_id))
             case _Fetched() if event.node_id not in self._failed:

@@ -29,6 +29,7 @@ KEYWORDS = {"_": None, "gettext": None, "lazy_gettext": None, "ngettext": (1, 2)
 NODE_FILES = (
     "appliance/protocol/chain.py",
     *(f"appliance/warden/{name}.py" for name in ("approval", "client", "datasets", "desk", "egress", "governance")),
+    "appliance/protocol/numbers.py",
     *(f"appliance/warden/{name}.py" for name in ("history", "models", "policy", "round")),
 )
 _LEAST_WORDS = 3  # with fewer of its own a sentence is made of its values, and any text would fit it

@@ -66,6 +66,7 @@ class Code(StrEnum):
     ROUND_REFUSED = "ROUND_REFUSED"
     ROUND_TIMEOUT = "ROUND_TIMEOUT"
     ROUND_STOPPED = "ROUND_STOPPED"
+    ROUND_SUPERSEDED = "ROUND_SUPERSEDED"
     ROUND_INTERRUPTED = "ROUND_INTERRUPTED"
     QUORUM_MISSED = "QUORUM_MISSED"
     TRAINING_FAILED = "TRAINING_FAILED"
@@ -146,6 +147,7 @@ REMEDIES: dict[Code, str] = {
     Code.ROUND_REFUSED: "Read the reason beside this code and run the round again.",
     Code.ROUND_TIMEOUT: "Train less per round (num_updates, epochs); ask the hospital for more time, or to resume it.",
     Code.ROUND_STOPPED: "Ask the one who stopped it; start the experiment again when agreed.",
+    Code.ROUND_SUPERSEDED: "Nothing to do: the node trains the later round. Wait longer if its data shall count.",
     Code.ROUND_INTERRUPTED: "Run the round again: the node restarted while it trained.",
     Code.QUORUM_MISSED: "Wait for the missing nodes, or choose a strategy that needs fewer.",
     Code.TRAINING_FAILED: "Look at the plan's line named; the hospital can release the full record to you.",

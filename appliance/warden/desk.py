@@ -162,15 +162,18 @@ class Desk:
         try:
             with services.store.write() as connection:
                 services.mailbox.accept(connection, envelope)
-                self._accept_round(connection, envelope, request)
+                was_behind = self._accept_round(connection, envelope, request)
         except FedWardError as error:
             self._refuse(envelope, error, "round.refused", request.experiment_id, request)
             return
+        if was_behind:  # the end of a training takes up to seconds: the desk stays open meanwhile
+            threading.Thread(target=self._queue.end, args=(request.experiment_id,), name="stop", daemon=True).start()
         self._queue.notify()
         services.mailbox.acknowledge(envelope)
         self._queue.tell_if_paused(envelope.jti)
 
-    def _accept_round(self, connection: sa.Connection, envelope: Envelope, request: Train) -> None:
+    def _accept_round(self, connection: sa.Connection, envelope: Envelope, request: Train) -> bool:
+        """Accept a round or refuse it; True if it ends an earlier one that is open here."""
         services = self._services
         # (1) In whose name is it asked, and may that researcher use this data?
         asker = mandates.require_asker(connection, services.register, envelope, request, node=services.signer.member_id)
@@ -182,8 +185,9 @@ class Desk:
         arguments, overrides = services.policy.override(request.training_args)
         services.policy.require_ranges({**arguments, "model_args": request.model_args}, approved)
         services.policy.require_terms(request.model_copy(update={"training_args": arguments}), dataset["rows"])
-        # (4) Once.
+        # (4) Once, and in place of the rounds before it.
         self._require_new(connection, envelope, request, researcher)
+        was_behind = self._queue.mark_superseded(connection, request.experiment_id, request.round, envelope.issued_at)
         accepted_at = time.time()
         _ACCEPT.run(
             connection,
@@ -223,6 +227,7 @@ class Desk:
             **({"frozen_sha256": request.frozen.sha256} if request.frozen else {}),
             overrides={override.argument: override.used for override in overrides},
         )
+        return was_behind
 
     def _require_new(self, connection: sa.Connection, envelope: Envelope, request: Train, researcher: str) -> None:
         asked = {"experiment_id": request.experiment_id, "round": request.round, "dataset_id": request.dataset_id}

@@ -198,6 +198,26 @@ class RoundQueue:
         result = connection.execute(rounds.update().where(meant).values(stop_reason=by))
         return bool(result.rowcount)
 
+    def mark_superseded(self, connection: sa.Connection, experiment_id: str, round_: int, asked_at: int) -> bool:
+        """Note, in the caller's transaction, that an experiment went on to a later round; True if one was open.
+
+        Its researcher has closed the rounds before it: their work can count no more, and the new one would wait for it.
+
+        Args:
+            connection: The caller's transaction.
+            experiment_id: Whose rounds.
+            round_: The later one; the same round asked again ends nothing.
+            asked_at: When it was asked for, in seconds since the epoch by the asker's clock.
+        """
+        earlier = sa.and_(
+            _unfinished(experiment_id),
+            rounds.c.round < round_,
+            rounds.c.asked_at <= asked_at,
+            rounds.c.stop_reason.is_(None),
+        )
+        given_up = {"superseded_by": round_, "stop_reason": f"round {round_} of the experiment"}
+        return bool(connection.execute(rounds.update().where(earlier).values(**given_up)).rowcount)
+
     def mark_departed(self, connection: sa.Connection, register: Register) -> list[str]:
         """``mark_stopped`` for whoever is no active member any more; returns their experiments."""
         query = sa.select(rounds.c.experiment_id, rounds.c.researcher, rounds.c.federator).where(IS_OPEN)

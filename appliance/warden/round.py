@@ -76,7 +76,9 @@ _PRIVATE = frozenset(
 _PASSING = frozenset({Code.DISK_FULL, Code.NETWORK_UNREACHABLE, Code.STORE_BUSY, Code.CLOCK_WRONG})
 _LIMITS = {"memory_bytes": 16 << 30, "file_bytes": 8 << 30}
 _MAX_WORKERS = 16
-_STATE = Statement(sa.select(rounds.c.step, rounds.c.stop_reason).where(rounds.c.jti == sa.bindparam("of")))
+_STATE = Statement(
+    sa.select(rounds.c.step, rounds.c.stop_reason, rounds.c.superseded_by).where(rounds.c.jti == sa.bindparam("of"))
+)
 _IS_THIS = rounds.c.jti == sa.bindparam("of")
 _CHECKED, _ENDED = (
     Statement(rounds.update().where(_IS_THIS).values({name: sa.bindparam(name) for name in names}))
@@ -133,6 +135,12 @@ class RoundStoppedError(FedWardError):
     """Staff or the researcher stopped the experiment while the round was under way."""
 
     code = Code.ROUND_STOPPED
+
+
+class RoundSupersededError(FedWardError):
+    """The experiment went on to a later round while this one was open here."""
+
+    code = Code.ROUND_SUPERSEDED
 
 
 @dataclass(frozen=True)
@@ -503,7 +511,11 @@ class Round:
             state = self._state(connection)
             if RoundStep(state["step"]).is_final:
                 return  # the reply is in the outbox: what failed came after it
-            if state["stop_reason"]:
+            if state["superseded_by"]:
+                error = RoundSupersededError(
+                    f"It had not ended when the experiment went on to round {state['superseded_by']}, and was given up."
+                )
+            elif state["stop_reason"]:
                 error = RoundStoppedError(f"The experiment was stopped by {state['stop_reason']}.")
             elif self._stop.is_set():
                 return  # the warden itself is ending: the round goes on at its next start

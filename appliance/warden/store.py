@@ -137,6 +137,7 @@ rounds = sa.Table(
     _time("expires_at"),  # when a reply will be of no use any more
     _text("federator", nullable=True),  # who asked in the researcher's name, and is answered; None: the researcher
     _text("mandate_id", nullable=True),  # under which
+    sa.Column("superseded_by", sa.Integer, nullable=True),  # the later round for which it was given up
     sa.Index("rounds_by_experiment", "experiment_id", "accepted_at", "researcher"),
 )
 IS_OPEN = rounds.c.ended_at.is_(None)  # it waits or runs; its step is none of protocol.rounds.FINAL_STEPS

@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -100,6 +100,8 @@ class _Request:
     envelope: Envelope
     answer: Signed | None = None
     stop: threading.Event = field(default_factory=threading.Event)
+    superseded_by: int | None = None  # the later round for which it is stopped
+    waits_for: threading.Thread | None = None  # which ends the rounds before it
     has_begun: bool = False
     ended: threading.Event = field(default_factory=threading.Event)
 
@@ -255,6 +257,13 @@ class LocalNodes:
         left = [jti for jti, known in self._requests.items() if known.owner == new.owner and known.answer is not None]
         for jti in left:
             del self._requests[jti]
+        behind = [known for known in self._requests.values() if known.owner == new.owner]
+        behind = [known for known in behind if known.train.round < new.train.round and not known.stop.is_set()]
+        for known in behind:  # as at a hospital: its round was closed without it
+            known.superseded_by = new.train.round
+        if behind:
+            new.waits_for = threading.Thread(target=self._end, args=(behind,), daemon=True)
+            new.waits_for.start()
         self._requests[new.envelope.jti] = new
         self._due.put((-self._turns.get(new.node_id, 0), next(self._count), new))
 
@@ -273,16 +282,23 @@ class LocalNodes:
         owner = (envelope.sender, experiment_id, node_id)
         with self._lock:
             meant = [known for known in self._requests.values() if known.owner == owner and known.answer is None]
-        for request in meant:
-            request.stop.set()
-        was_running = self._end_process(_seat(experiment_id, node_id))
-        for request in meant:
-            # One that was on its way to the runner may have begun behind our back.
-            while request.has_begun and not request.ended.wait(_STOP_AGAIN_S):
-                self._end_process(_seat(experiment_id, node_id))
+        was_running = self._end(meant) if meant else self._end_process(_seat(experiment_id, node_id))
         body = Stopped(experiment_id=experiment_id, was_running=was_running or bool(meant), ended_at=time.time())
         self._send(node_id, envelope.sender, body, envelope.jti)
         self._send(node_id, envelope.sender, Receipt(received=envelope.jti), envelope.jti)
+
+    def _end(self, requests: Sequence[_Request]) -> bool:
+        """End the work on requests of one node for one experiment; whether a process worked on them."""
+        seat = _seat(requests[0].train.experiment_id, requests[0].node_id)
+        for request in requests:
+            request.stop.set()
+        was_running = False
+        for request in requests:
+            # One that was on its way to the runner may have begun behind our back.
+            while request.has_begun and not request.ended.is_set():
+                was_running = self._end_process(seat) or was_running
+                request.ended.wait(_STOP_AGAIN_S)
+        return was_running
 
     def _end_process(self, seat: str) -> bool:
         """Whether there was one."""
@@ -302,6 +318,8 @@ class LocalNodes:
     def _answer_train(self, request: _Request) -> None:
         train = request.train
         body: Body
+        if request.waits_for is not None:  # else it would be taken for the work that is to end
+            request.waits_for.join()
         try:
             with self._training[request.node_id]:  # one round of a node after the other
                 request.has_begun = True
@@ -329,7 +347,12 @@ class LocalNodes:
             raise FedWardError("The round's deadline passed while it waited here.", code=Code.ROUND_TIMEOUT)
 
     def _failure(self, request: _Request, error: FedWardError) -> ErrorReply:
-        if request.stop.is_set():
+        if request.superseded_by is not None:
+            message = (
+                f"It had not ended when the experiment went on to round {request.superseded_by}, and was given up."
+            )
+            error = FedWardError(message, code=Code.ROUND_SUPERSEDED)
+        elif request.stop.is_set():
             error = FedWardError("The experiment was stopped.", code=Code.ROUND_STOPPED)
         self._records[request.node_id] = error.record if isinstance(error, RunnerError) else ""
         return ErrorReply(

@@ -77,11 +77,13 @@ def test_a_node_that_was_switched_off_does_not_train_what_is_over(hospitals: Hos
 def test_a_node_that_stood_still_does_in_time_what_it_was_asked_for(
     hospitals: Hospitals, federation: Federation
 ) -> None:
-    """Each round once and in order; those that were closed meanwhile stay as they were."""
+    """Each round at most once and in order; those that were closed meanwhile may be given up, which the report says."""
     experiment = _run_five(hospitals, federation, _frozen, LONG_S)
 
     _require_five_rounds(experiment)
-    assert _done(hospitals, "north", experiment) == [1, 2, 3, 4, 5]
+    rows = hospitals.history("north").rounds(experiment.id)
+    assert [row["round"] for row in rows] == [1, 2, 3, 4, 5]
+    assert {row["round"] for row in rows if row["step"] != RoundStep.REPLIED} <= {*AWAY}
     require_whole(hospitals)
 
 
@@ -90,8 +92,10 @@ def _require_five_rounds(experiment: Experiment) -> None:
     taking_part = {record.round: [reply.node_id for reply in record.replies] for record in experiment.history}
     expected = {number: ["south"] if number in AWAY else [*NODES] for number in range(1, 6)}
     assert taking_part == expected
-    failures = {record.round: [(f.node_id, f.code) for f in record.failures] for record in experiment.history}
-    assert failures == {n: [("north", Code.ROUND_TIMEOUT)] if n in AWAY else [] for n in range(1, 6)}
+    failures = {record.round: [f.node_id for f in record.failures] for record in experiment.history}
+    assert failures == {n: ["north"] if n in AWAY else [] for n in range(1, 6)}
+    codes = {lost.code for record in experiment.history for lost in record.failures}
+    assert codes <= {Code.ROUND_TIMEOUT, Code.ROUND_SUPERSEDED}
 
 
 def _done(hospitals: Hospitals, node: str, experiment: Experiment) -> list[int]:

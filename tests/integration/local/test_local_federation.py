@@ -11,7 +11,7 @@ import pytest
 
 from appliance.protocol.errors import Code, FedWardError
 from appliance.protocol.rounds import ResearcherStep
-from researcher_kit import Experiment, LocalDataset, LocalFederation, Quorum, simulate
+from researcher_kit import AllNodes, Experiment, LocalDataset, LocalFederation, Quorum, simulate
 from researcher_kit.errors import ExperimentArgumentError, ExperimentBusyError, NodeFailedError, RoundStoppedError
 from researcher_kit.monitor import StepFinished
 from tests.hospitals import bits
@@ -100,6 +100,18 @@ def test_an_experiment_can_be_stopped(local: LocalFederation, tmp_path: Path) ->
         slow.run()
     stopping.join()
     assert experiment(local, tmp_path, round_limit=1).run() == 1
+
+
+def test_a_node_that_is_behind_gives_its_round_up(local: LocalFederation, tmp_path: Path) -> None:
+    """As at a hospital: a strategy that is tried out here must meet the same late nodes."""
+    slow = "import time; time.sleep(300 if self.round == 1 and self.split()[0] == 60 else 0)"
+    run = experiment(local, tmp_path, plan_with(slow), strategy=Quorum(fraction=0.5, deadline_s=200))
+    run.run(1)
+    run.set_strategy(AllNodes())
+    run.run()
+
+    assert [(lost.node_id, lost.code) for lost in run.history[0].failures] == [("south", Code.ROUND_SUPERSEDED)]
+    assert [reply.node_id for reply in run.history[1].replies] == ["north", "south"]
 
 
 def test_large_parameters_travel_as_files(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from appliance.protocol.errors import Code, FedWardError
-from appliance.protocol.messages import Metrics, PlanState, Train, TrainReply
+from appliance.protocol.messages import ErrorReply, Metrics, PlanState, Train, TrainReply
 from appliance.training import ArgumentInvalidError
 from researcher_kit import AllNodes, Experiment, FedAverage, Federation, Quorum
 from researcher_kit.errors import (
@@ -29,6 +29,7 @@ from researcher_kit.monitor import (
     Event,
     Interrupted,
     NodeFailed,
+    NodeGaveUp,
     NodeReceived,
     NodeReplied,
     Progress,
@@ -381,6 +382,33 @@ def test_a_late_answer_is_taken_and_counts_for_nothing(make: Make, consortium: C
 
     assert is_back.wait(10)
     assert same(experiment.parameters(), after)
+
+
+def test_the_report_says_what_became_of_a_node_that_was_late(make: Make, consortium: Consortium) -> None:
+    """It gave the round up; a node that answered has nothing to give up."""
+    experiment, events = make(strategy=Quorum(fraction=0.6, deadline_s=30)), []
+    experiment.on_event(events.append)
+    experiment.run(1)
+    consortium.nodes["west"].is_silent = True
+    experiment.run(1)
+
+    def tell(node: SimulatedNode, train: Train, parameters: Arrays):
+        error = ErrorReply(
+            experiment_id=train.experiment_id, round=2, code=Code.ROUND_SUPERSEDED, message="It was given up."
+        )
+        node.send("alice", error, in_reply_to="0" * 32)
+        return drift(node, train, parameters)
+
+    consortium.nodes["west"].is_silent = False
+    consortium.nodes["west"].train = consortium.nodes["south"].train = tell
+    experiment.set_strategy(AllNodes())
+    experiment.run()
+
+    (lost,) = experiment.history[1].failures
+    assert (lost.node_id, lost.code, lost.message) == ("west", Code.ROUND_SUPERSEDED, "It was given up.")
+    assert "late" in str(experiment.history[1].report())
+    assert {event.node_id for event in events if isinstance(event, NodeGaveUp)} == {"west"}
+    assert experiment.history[2].failures == ()
 
 
 @pytest.mark.parametrize(

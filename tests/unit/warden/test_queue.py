@@ -18,7 +18,7 @@ from appliance.warden import queue as queue_module
 from appliance.warden.queue import RoundQueue
 from appliance.warden.store import pauses, rounds
 from tests.conftest import Members
-from tests.unit.warden.conftest import WAIT_S, Node
+from tests.unit.warden.conftest import WAIT_S, Node, await_stop
 
 
 class Steps:
@@ -253,6 +253,49 @@ def test_end_returns_when_the_round_is_recorded_as_ended(busy: Node) -> None:
     assert busy.queue.running == 0
 
 
+def test_a_training_gives_way_to_a_later_round(busy: Node, steps: Steps) -> None:
+    """It can count no more, and a slow node that trained it to its end would be a round behind for ever."""
+    busy.runner.blocks = True
+    first = busy.accepted()
+    busy.queue.start()
+    assert busy.runner.is_training.wait(WAIT_S)
+    busy.runner.blocks = False
+    second = busy.accepted(round=2)
+    steps.wait_for_ends(2)
+
+    assert [busy.row(jti)["step"] for jti in (first, second)] == [RoundStep.STOPPED, RoundStep.REPLIED]
+    (told,) = busy.received("alice", ErrorReply)
+    assert (told.code, told.round) == (Code.ROUND_SUPERSEDED, 1)
+    assert "went on to round 2" in told.message
+    assert [line["details"]["code"] for line in busy.audit() if line["event"] == "round.stopped"] == [
+        Code.ROUND_SUPERSEDED
+    ]
+
+
+def test_a_round_that_waits_gives_way_to_a_later_one(busy: Node, steps: Steps) -> None:
+    """Also one of a warden that went down in between: what was decided is in the store."""
+    first, second = busy.accepted(), busy.accepted(round=2)
+    other = busy.accepted(experiment_id="e-2")
+    await_stop()
+    busy.queue.start()
+    steps.wait_for_ends(3)
+
+    ended = {jti: busy.row(jti)["step"] for jti in (first, second, other)}
+    assert ended == {first: RoundStep.STOPPED, second: RoundStep.REPLIED, other: RoundStep.REPLIED}
+    assert [job.round for job in busy.runner.trained] == [2, 1]
+
+
+@pytest.mark.parametrize(
+    ("sender", "round_"), [("alice", 5), ("alice", 4), ("mallory", 6)], ids=["same", "earlier", "another's"]
+)
+def test_only_a_later_round_of_its_own_ends_a_round(busy: Node, sender: str, round_: int) -> None:
+    """Neither the same one asked again, nor one that comes late, nor one that was refused."""
+    jti = busy.accepted(round=5)
+    busy.deliver(sender, busy.train(busy.row(jti)["dataset_id"], round=round_))
+
+    assert (busy.row(jti)["stop_reason"], busy.row(jti)["superseded_by"]) == (None, None)
+
+
 def test_a_training_that_reached_the_runner_behind_its_stop_ends_too(busy: Node) -> None:
     """The worker had looked just before; the runner knew nothing of it yet."""
     busy.runner.blocks = True
@@ -383,11 +426,11 @@ def test_a_round_that_trains_when_its_experiment_is_paused_goes_on_to_its_end(bu
     first = busy.accepted()
     busy.queue.start()
     assert training.wait(WAIT_S)
-    second = busy.accepted(round=2)
     pause(busy)
     live = busy.queue.live_of("e-1")
     told.set()
     steps.wait_for_ends(1)
+    second = busy.accepted(round=2)
     finish(busy)
 
     assert live is not None

@@ -208,6 +208,7 @@ class Campaign:
 
         Raises:
             FedWardError: What ``Experiment.run`` raises, where it is not the run's own fault.
+            ExperimentArgumentError: The first run's test returns other metrics than the one that is compared.
             ExperimentBusyError: Another process runs this campaign.
         """
         busy = "the campaign runs already, in another notebook or thread."
@@ -219,6 +220,8 @@ class Campaign:
                     result = self._result(run)
                     if result is None or (again and result.error is not None):
                         self._run(run, federation, afresh=result is not None)
+                    if self.metric and self._metric_names():
+                        self._require_metric(self.metric)  # else it would be missed when all runs are over
             finally:
                 if is_ours:
                     federation.close()
@@ -460,7 +463,10 @@ class Campaign:
             raise ExperimentArgumentError(f"The test returns {', '.join(names)}; say which: metric=...")
         if wanted is not None and wanted not in names:
             hint = did_you_mean(wanted, names)
-            raise ExperimentArgumentError(f"There is no metric '{wanted}'.{hint} There is {', '.join(names)}.")
+            raise ExperimentArgumentError(
+                f"There is no metric '{wanted}'.{hint} There is {', '.join(names)}.",
+                remedy="Name one of these; the runs that are over stay.",
+            )
         return wanted or names[0]
 
     def _best_place(self, summaries: Sequence[Summary], metric: str | None = None) -> int | None:

@@ -46,7 +46,8 @@ class Evaluation(Table):
             rows.append((reply.node_id, reply.institution, str(tested[reply.node_id]), *found))
         blank = [""] * len(names)
         rows += [(lost.node_id, lost.institution, str(lost.code), *blank) for lost in record.failures]
-        rows.append(("mean", "", str(sum(tested.values())), *_cells(mean, names)))
+        measured = sum(samples for node, samples in tested.items() if metrics.get(node))
+        rows.append(("mean", "", str(measured), *_cells(mean, names)))
         if pooled:
             of_all = (str(pooled[name]) if name in pooled else "—" for name in names)
             rows.append(("pooled", "", str(max(each.samples for each in pooled.values())), *of_all))

@@ -222,8 +222,14 @@ def test_what_is_not_there_is_said(make: Make, hospitals: Hospitals) -> None:
         campaign.best("AUCC")
 
 
-def test_a_table_of_a_metric_that_no_test_returns_names_no_best(make: Make, hospitals: Hospitals) -> None:
-    """It is there nevertheless: the runs were paid for."""
+def test_a_metric_that_no_test_returns_is_noticed_after_the_first_run(make: Make, hospitals: Hospitals) -> None:
+    """Not when all are paid for; what the first one came to stays, and the campaign goes on with the right name."""
     campaign = make(sweep, {"epochs": [1, 2]}, folds=2, metric="AUCC")
+    with pytest.raises(ExperimentArgumentError, match="Did you mean 'AUC'"):
+        campaign.run()
+    assert len(hospitals.seen) == 1
+    assert [row[-1] for row in campaign.results().rows] == ["", ""]
 
-    assert [row[-1] for row in campaign.run().rows] == ["", ""]
+    campaign.metric = "AUC"
+    campaign.run()
+    assert len(hospitals.seen) == 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -60,11 +61,13 @@ def _require_node_done_once(
     updates = [line for line in people.history(node).egress() if line["kind"] in ("upload", "enclosed")]
     updates = [line for line in updates if line["experiment_id"] == experiment]
     assert [line["round"] for line in updates if line["round"] not in told] == expected
-    sent = {line["sha256"] for line in updates if line["kind"] == "upload"}
-    completed = [
+    completed = Counter(
         line["details"]["sha256"] for line in people.network_audit("upload.completed") if line["actor"] == node
-    ]
-    assert sorted(hash_ for hash_ in completed if hash_ in sent) == sorted(sent)
+    )
+    for line in (line for line in updates if line["kind"] == "upload"):
+        # A round that failed elsewhere is stopped here, maybe in the middle of its upload.
+        allowed = (0, 1) if line["round"] in told else (1,)
+        assert completed[line["sha256"]] in allowed, f"{node}, round {line['round']}"
     wait_until(lambda: not [*(people.home(node) / "spool").iterdir()])  # cleared behind the reply
 
 

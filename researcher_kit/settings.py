@@ -301,6 +301,7 @@ class Settings:
             ("training plan", plan),
             ("model arguments", json.dumps(self._model_args)),
             ("training arguments", json.dumps(self.training_args())),
+            ("held out for tests", self._held_out_words()),
             *((f"schedule of {name}", repr(schedule)) for name, schedule in self._schedules.items()),
             ("aggregator", repr(self._aggregator)),
             ("strategy", repr(self._strategy)),
@@ -309,6 +310,13 @@ class Settings:
             ("TensorBoard", "—" if not self._tensorboard else str(self._tensorboard)),
             ("breakpoints", "of every round" if self._save_breakpoints else "of the last round"),
         ]
+
+    def _held_out_words(self) -> str:
+        arguments = self._training_args
+        if arguments.held_out:
+            return f"{arguments.held_out:.0%} of each dataset"
+        asks = arguments.test_metric or arguments.test_on_global_updates or arguments.test_on_local_updates
+        return "nothing, so nothing is tested: set test_ratio, or folds and fold" if asks else "nothing"
 
     def _set_plan(self, plan: PlanSource) -> None:
         limit = next(

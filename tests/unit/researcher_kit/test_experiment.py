@@ -552,6 +552,21 @@ def test_info_says_what_is_missing() -> None:
     assert "<table>" in info._repr_html_()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({}, "nothing"),
+        ({"test_ratio": 0.25}, "25% of each dataset"),
+        ({"folds": 5, "fold": 0}, "20% of each dataset"),
+        ({"test_metric": "ACCURACY"}, "nothing, so nothing is tested: set test_ratio, or folds and fold"),
+    ],
+)
+def test_what_is_tested_on_is_said_before_it_is_missed(arguments: dict[str, object], words: str) -> None:
+    """A test without held-out samples gives no number, and no error either."""
+    info = Experiment(training_args=arguments).info()
+    assert dict(info.rows)["held out for tests"] == words
+
+
 def test_info_of_a_whole_experiment_misses_nothing(make: Make) -> None:
     """Ready to run means ready to run."""
     assert make().info().missing == ()

@@ -72,7 +72,7 @@ def test_an_administrator_reaches_ssh_and_staff_reach_the_gui() -> None:
     for door in [*doors, (address(RESEARCHER), 8888)]:
         socket.create_connection(door, timeout=5).close()
 
-    assert len(doors) == 8
+    assert len(doors) == 9
 
 
 def test_wireguard_answers_only_known_keys(outsider: str) -> None:

@@ -26,7 +26,6 @@ class Learner(ABC):
 
     is_classifier: ClassVar[bool] = False
     needs_target: ClassVar[bool] = True
-    are_tensors_trained: ClassVar[bool] = True  # by steps; False for statistics, of which only the mean has a meaning
 
     def __init__(self, model: Any, model_args: Mapping[str, Any]) -> None:
         self.model = model
@@ -77,14 +76,6 @@ class Learner(ABC):
     def update(self, data: Array, target: Array) -> None:
         """Learn from one batch."""
 
-    def arrays(self) -> Arrays:
-        """The trained tensors themselves, by name, for whoever changes them in place of ``update``."""
-        raise NotImplementedError
-
-    def gradients(self, data: Array, target: Array) -> Arrays:
-        """Of the loss's mean over a batch, with the model's own penalty; where ``are_tensors_trained``."""
-        raise NotImplementedError
-
     def end(self) -> None:
         """Make the tensors that are returned, of the batches that were seen."""
 
@@ -99,6 +90,18 @@ class Learner(ABC):
     def outline(self, rows: int) -> tuple[Array, Array]:
         """A few rows to allocate with: zeros, one of each class."""
         return np.zeros((rows, self.features)), np.arange(rows) % self.classes
+
+
+class StepLearner(Learner):
+    """A model that is trained by steps, which one of declearn's optimizers may make in place of the model."""
+
+    @abstractmethod
+    def arrays(self) -> Arrays:
+        """The trained tensors themselves, by name: what changes in them, the model has."""
+
+    @abstractmethod
+    def gradients(self, data: Array, target: Array) -> Arrays:
+        """Of the loss's mean over a batch, with the model's own penalty, by the names of ``arrays``."""
 
 
 def wrong_share(predicted: Array, target: Array) -> float:

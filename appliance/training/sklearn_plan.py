@@ -11,7 +11,7 @@ from appliance.training.arguments import TrainingArguments
 from appliance.training.data_manager import DataManager
 from appliance.training.errors import ArgumentInvalidError, PlanInvalidError, TrainingFailedError
 from appliance.training.plan import Array, Arrays, Samples, TrainingPlan
-from appliance.training.sklearn_learner import Learner
+from appliance.training.sklearn_learner import Learner, StepLearner
 from appliance.training.sklearn_statistics import Centres, Components, NaiveBayes, NewtonSteps, NormalEquations
 from appliance.training.sklearn_steps import LinearClassifierSteps, LinearSteps, NetworkClassifierSteps, NetworkSteps
 from appliance.training.split import Indices
@@ -90,7 +90,7 @@ class SklearnTrainingPlan(TrainingPlan):
 
     def trained_names(self) -> frozenset[str]:
         """See ``TrainingPlan``: statistics are none of them, so that all aggregators take their mean by samples."""
-        return super().trained_names() if self._learner.are_tensors_trained else frozenset()
+        return super().trained_names() if isinstance(self._learner, StepLearner) else frozenset()
 
     def _model_tensors(self, *, copy: bool = True) -> Arrays:  # noqa: ARG002 - nobody changes them in place
         return self._learner.tensors()
@@ -170,10 +170,11 @@ class SklearnTrainingPlan(TrainingPlan):
 
         if not is_declearn(optimizer):
             raise PlanInvalidError("init_optimizer of a scikit-learn plan must return one of declearn's, or None.")
-        if not self._learner.are_tensors_trained:
+        learner = self._learner
+        if not isinstance(learner, StepLearner):
             raise PlanInvalidError("The model is made of statistics, not by steps: leave init_optimizer out.")
         # In the very memory of the model's arrays: what a step changes, the model has.
-        trained = {name: torch.nn.Parameter(torch.from_numpy(each)) for name, each in self._learner.arrays().items()}
+        trained = {name: torch.nn.Parameter(torch.from_numpy(each)) for name, each in learner.arrays().items()}
         plan = (self.text_sha256, self.model_args())
         self._optimizer = DeclearnSteps(optimizer, trained, plan=plan, kept=_part(self._kept, "optimizer/"))
         self._correction = correction_with(self._optimizer, self._arguments, self._aggregator_args)
@@ -188,6 +189,7 @@ class SklearnTrainingPlan(TrainingPlan):
         if self._optimizer is None:
             self._learner.update(data, target)
         else:
+            assert isinstance(self._learner, StepLearner)  # else there is no optimizer
             self._optimizer.follow(self._learner.gradients(data, target))
         return loss
 

@@ -28,8 +28,6 @@ _SMALLEST = 1e-30  # variance, by which squared distances are divided
 class Statistics(Learner):
     """A model made of statistics."""
 
-    are_tensors_trained = False
-
     def allocate(self) -> None:
         """See ``Learner``."""
         self.show()

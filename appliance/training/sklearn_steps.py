@@ -9,13 +9,13 @@ import numpy as np
 
 from appliance.training.errors import ArgumentInvalidError, PlanInvalidError
 from appliance.training.plan import Array, Arrays
-from appliance.training.sklearn_learner import Learner, log_odds, mean_square, wrong_share
+from appliance.training.sklearn_learner import StepLearner, log_odds, mean_square, wrong_share
 from appliance.training.sklearn_losses import slopes
 
 _TENSORS = ("coef_", "intercept_")
 
 
-class LinearSteps(Learner):
+class LinearSteps(StepLearner):
     """SGDRegressor: ``coef_`` and ``intercept_``, zero at first, one ``partial_fit`` a batch."""
 
     def check(self) -> None:
@@ -44,11 +44,11 @@ class LinearSteps(Learner):
         self.model.partial_fit(data, target)
 
     def arrays(self) -> Arrays:
-        """See ``Learner``."""
+        """See ``StepLearner``."""
         return {name: getattr(self.model, name) for name in _TENSORS}
 
     def gradients(self, data: Array, target: Array) -> Arrays:
-        """See ``Learner``: what a step of scikit-learn's follows, here the mean over the batch."""
+        """See ``StepLearner``: what a step of scikit-learn's follows, here the mean over the batch."""
         model, rows = self.model, np.atleast_2d(self.model.coef_)
         slope = slopes(model.loss, data @ rows.T + model.intercept_, self._signs(target), model.epsilon)
         slope *= self._weights(target) / len(data)
@@ -112,7 +112,7 @@ class LinearClassifierSteps(LinearSteps):
         return np.array([1]) if self.classes == 2 else np.arange(self.classes)
 
 
-class NetworkSteps(Learner):
+class NetworkSteps(StepLearner):
     """MLPRegressor: each layer's weights and biases, one step of the model's own solver a batch.
 
     The first weights are drawn as scikit-learn draws them, by the plan's seed and not by ``random_state``.
@@ -154,11 +154,11 @@ class NetworkSteps(Learner):
         self._fit(data, target)
 
     def arrays(self) -> Arrays:
-        """See ``Learner``."""
+        """See ``StepLearner``."""
         return self._layers()
 
     def gradients(self, data: Array, target: Array) -> Arrays:
-        """See ``Learner``: scikit-learn computes them for its solver, in whose place we listen."""
+        """See ``StepLearner``: scikit-learn computes them for its solver, in whose place we listen."""
         listener = _Listener()
         self.model._optimizer = listener  # noqa: SLF001 - as above: there is no other way
         self.update(data, target)
